@@ -1,0 +1,165 @@
+"""The commands behind the Makefile: `python tools/course.py run 43 | sync | full 43 … | work | stamp`."""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+IGNORE = "nbval-ignore-output"
+
+
+def texts():
+    """The text files of all notebooks, in order."""
+    return sorted((NOTEBOOKS / "text").glob("[0-9][0-9]_*.py"))
+
+
+def text_of(number):
+    """The text file of the notebook with this number; exits with the list of numbers if there is none."""
+    number = f"{number:0>2}"
+    match = [p for p in texts() if p.name.startswith(f"{number}_")]
+    if len(match) != 1:
+        known = ", ".join(p.name[:2] for p in texts())
+        sys.exit(f"There is no notebook {number or '(none given)'}. Name one with NB=…: {known}")
+    return match[0]
+
+
+def notebook_of(text):
+    return NOTEBOOKS / f"{text.stem}.ipynb"
+
+
+def sync(paths):
+    """Bring pairs together with jupytext: the newer half wins."""
+    for text in paths:
+        newest = max((p for p in (text, notebook_of(text)) if p.exists()), key=lambda p: p.stat().st_mtime)
+        subprocess.run([sys.executable, "-m", "jupytext", "--quiet", "--sync", str(newest)], check=True, cwd=ROOT)
+
+
+def cleaned(nb):
+    """A notebook as it is committed: without widget state, widget views and the outputs of widget cells."""
+    nb.metadata.pop("widgets", None)
+    nb.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nb.metadata.pop("language_info", None)
+    for cell in nb.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            shown = any(WIDGET in o.get("data", {}) for o in cell.outputs)
+            cell.outputs = [] if shown and IGNORE in cell.metadata.get("tags", []) else [
+                o for o in cell.outputs if WIDGET not in o.get("data", {})]
+    return nb
+
+
+def run(number):
+    """Execute one notebook from its text and store its outputs."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    text = text_of(number)
+    os.utime(text)                  # the text is what contributors edit: it wins
+    sync([text])
+    path, start = notebook_of(text), time.perf_counter()
+    nb = nbformat.read(path, as_version=4)
+    try:
+        NotebookClient(nb, timeout=1200, record_timing=False, kernel_name="python3",
+                       resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+    except CellExecutionError as error:
+        sys.exit(f"{path.name} stopped with an error; its stored outputs are as before.\n\n{error}")
+    nbformat.write(cleaned(nb), path)
+    os.utime(text)
+    print(f"{path.relative_to(ROOT)}: executed in {time.perf_counter() - start:.1f} s, {path.stat().st_size // 1024} KB")
+
+
+def full(number, extra):
+    """Execute a copy of one notebook with its full-size parameters into build/full/."""
+    import papermill
+    import yaml
+
+    path = notebook_of(text_of(number))
+    parameters = (yaml.safe_load((NOTEBOOKS / "full.yaml").read_text(encoding="utf-8")) or {}).get(path.stem[:2]) or {}
+    parser = argparse.ArgumentParser(prog="make full ARGS=", description="papermill's -p NAME VALUE")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parameters |= {name: yaml.safe_load(value) for name, value in parser.parse_args(extra).p}
+    target = ROOT / "build/full" / path.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    print(f"{path.name} with {parameters or 'its default parameters'}", flush=True)
+    start = time.perf_counter()
+    try:
+        papermill.execute_notebook(path, target, parameters, cwd=NOTEBOOKS, kernel_name="python3", progress_bar=False)
+    except papermill.PapermillExecutionError as error:
+        sys.exit(f"{target.relative_to(ROOT)} stopped with an error (the committed notebook is untouched):\n\n{error}")
+    cells = json.loads(target.read_text(encoding="utf-8"))["cells"]
+    said = [line for c in cells for o in c.get("outputs", []) for line in "".join(o.get("text", [])).splitlines()]
+    print("\n".join(line for line in said if line.startswith(("✓", "full run:"))))
+    print(f"{target.relative_to(ROOT)}: {time.perf_counter() - start:.0f} s")
+
+
+def work(target=ROOT / "work"):
+    """Copy every notebook into work/ for the reader; refresh what he has not touched, never overwrite what he has."""
+    target.mkdir(exist_ok=True)
+    record = target / ".copied.json"
+    try:
+        copied = json.loads(record.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        copied = {}
+    for source in sorted(NOTEBOOKS.glob("*.ipynb")):
+        new, mine = source.read_bytes(), target / source.name
+        digest = hashlib.sha256(new).hexdigest()
+        here = hashlib.sha256(mine.read_bytes()).hexdigest() if mine.exists() else None
+        if here in (None, copied.get(source.name)) and here != digest:
+            part = target / f".{source.name}.part"
+            part.write_bytes(new)
+            os.replace(part, mine)
+        elif here not in (digest, copied.get(source.name)) and copied.get(source.name) != digest:
+            print(f"work/{source.name} has your changes and stays as it is. The course has a newer one: to get it, rename "
+                  f"yours and run make lab again (or look at notebooks/{source.name}).")
+            continue
+        copied[source.name] = digest
+        record.write_text(json.dumps(copied, indent=1), encoding="utf-8")
+
+
+def address():
+    """The course's address on the web, from [project.urls] of pyproject.toml; empty while it is not set."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {}).get("Repository", "")
+
+
+def stamp():
+    """Write the course's address into the setup cells and Colab badges of all notebooks and of the README."""
+    url = address().removesuffix(".git").rstrip("/")
+    repository = url.removeprefix("https://github.com/")
+    for path in [*texts(), *NOTEBOOKS.glob("*.ipynb"), ROOT / "README.md"]:
+        old = path.read_text(encoding="utf-8")
+        new = re.sub(r'(COURSE_REPO\\?"\) or \\?")[^"\\]*', lambda m: m[1] + url, old)
+        colab = "https://colab.research.google.com/"
+        page = f"{colab}github/{repository}/blob/main/notebooks/{path.stem}.ipynb" if url else colab
+        if path.name != "README.md":
+            new = re.sub(r"(colab-badge\.svg\)\]\()[^)]*", lambda m: m[1] + page, new)
+        if new != old:
+            path.write_text(new, encoding="utf-8")
+            print(f"stamped {path.relative_to(ROOT)}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["run", "sync", "full", "work", "stamp"])
+    parser.add_argument("number", nargs="?", default="")
+    arguments, extra = parser.parse_known_args()
+    if arguments.command == "full":
+        return full(arguments.number, extra)
+    if extra:
+        parser.error(f"unknown: {' '.join(extra)}")
+    if arguments.command == "run":
+        return run(arguments.number)
+    return {"sync": lambda: sync(texts()), "work": work, "stamp": stamp}[arguments.command]()
+
+
+if __name__ == "__main__":
+    main()
