@@ -165,7 +165,10 @@ def _short(value):
         if array.size > 12:
             return f"an array of shape {tuple(array.shape)}"
         value = np.round(array, 6).tolist()
-    text = " ".join(reprlib.Repr(maxlist=12, maxtuple=12, maxother=100, maxstring=100).repr(value).split())
+    short = reprlib.Repr()
+    short.maxlist = short.maxtuple = 12
+    short.maxother = short.maxstring = 100
+    text = " ".join(short.repr(value).split())
     return text if len(text) <= 120 else text[:117] + "…"
 
 

@@ -276,7 +276,8 @@ def _fetch(about, url, scratch):
 
     def get(address):
         bar = pooch.HTTPDownloader(progressbar=not os.environ.get("COURSE_QUIET"), timeout=20)
-        return Path(pooch.retrieve(address, known_hash=None, path=scratch, fname="fetched", downloader=bar)).read_bytes()
+        name = "fetched-" + address.rsplit("/", 1)[-1]         # pooch does not fetch a name twice
+        return Path(pooch.retrieve(address, known_hash=None, path=scratch, fname=name, downloader=bar)).read_bytes()
 
     if about.in_zip is None:
         return {name: get(url + name) for name in about.checksums}

@@ -1,0 +1,165 @@
+"""The notebooks as the tests see them: cells, equation tags, checks, exercises, and parts that run on their own."""
+
+import ast
+import contextlib
+import copy
+import io
+import os
+import re
+from functools import cached_property
+from pathlib import Path
+
+import jupytext
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[1]
+IGNORE = "nbval-ignore-output"
+SOLUTION = re.compile(r"<summary>Solution (\d\d\.[A-Z])</summary>.*?```python\n(.*?)```", re.S)
+
+
+class Book:
+    """One notebook, read from its text (`cells`) and from its executed pair (`executed`)."""
+
+    def __init__(self, text):
+        self.text, self.number = Path(text), Path(text).name[:2]
+        self.path = self.text.parents[1] / f"{self.text.stem}.ipynb"
+
+    def __repr__(self):
+        return self.text.stem
+
+    @cached_property
+    def cells(self):
+        return jupytext.read(self.text).cells
+
+    @cached_property
+    def executed(self):
+        return nbformat.read(self.path, as_version=4)
+
+    @cached_property
+    def code(self):
+        return [c for c in self.cells if c.cell_type == "code"]
+
+    @cached_property
+    def markdown(self):
+        return "\n\n".join(c.source for c in self.cells if c.cell_type == "markdown")
+
+    @cached_property
+    def tags(self):
+        """Numbers of the tagged equations in order, ["43.1", …]."""
+        return re.findall(r"\\tag\{([\d.]+)\}", self.markdown)
+
+    @cached_property
+    def statements(self):
+        """Every top-level statement of the code, in order (widget cells and magics left out)."""
+        sources = [c.source for c in self.code if "interact(" not in c.source or "def " in c.source]
+        return [node for source in sources for node in ast.parse(source).body]
+
+    @cached_property
+    def checks(self):
+        """(equation, statement) for every statement that contains a call of check."""
+        found = []
+        for node in self.statements:
+            calls = [c for c in ast.walk(node) if isinstance(c, ast.Call) and getattr(c.func, "id", "") == "check"]
+            found += [(c.args[0].value, node) for c in calls if c.args and isinstance(c.args[0], ast.Constant)]
+        return found
+
+    @cached_property
+    def solutions(self):
+        """{"43.A": code of the model solution}."""
+        return dict(SOLUTION.findall(self.markdown))
+
+    def needed(self, targets):
+        """The statements that the target statements depend on, themselves included, in order: a static slice."""
+        last = max(self.statements.index(t) for t in targets)
+        names, chosen, before = set(), {id(t) for t in targets}, -1
+        for t in targets:
+            names |= _uses(t)
+        while before != len(chosen):
+            before = len(chosen)
+            for node in self.statements[:last + 1]:
+                if id(node) not in chosen and (_binds(node) & names or _is_setup(node)):
+                    chosen.add(id(node))
+                    names |= _uses(node)
+        return [node for node in self.statements[:last + 1] if id(node) in chosen]
+
+    def run(self, statements, namespace=None):
+        """Execute statements as the notebook would, in notebooks/; returns (namespace, what they printed)."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        namespace = {"__name__": "__main__", "__builtins__": __builtins__} if namespace is None else namespace
+        said, here = io.StringIO(), os.getcwd()
+        os.chdir(self.path.parent)
+        try:
+            with contextlib.redirect_stdout(said):
+                for node in statements:
+                    exec(compile(ast.Module([node], []), f"<{self}>", "exec"), namespace)
+        finally:
+            os.chdir(here)
+        return namespace, said.getvalue()
+
+    def definitions(self):
+        """Namespace of imports, functions, classes and upper-case constants, loaded without running the page."""
+        kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+        wanted = [n for n in self.statements if isinstance(n, kinds) or
+                  (isinstance(n, ast.Assign) and all(isinstance(t, ast.Name) and t.id.isupper() for t in n.targets)
+                   and _is_literal(n.value))]
+        return self.run(wanted)[0]
+
+    def with_source(self, old, new):
+        """A copy of the notebook with `old` replaced in its code; `old` must occur exactly once."""
+        hits = [c for c in self.code if old in c.source]
+        if len(hits) != 1 or hits[0].source.count(old) != 1:
+            raise ValueError(f"{self}: {old!r} occurs in {len(hits)} cells; a mutation must hit exactly one place")
+        twin = Book(self.text)
+        twin.cells = copy.deepcopy(self.cells)
+        for cell in twin.code:
+            cell.source = cell.source.replace(old, new)
+        return twin
+
+
+def books():
+    """All notebooks, in order."""
+    return [Book(p) for p in sorted((ROOT / "notebooks/text").glob("[0-9][0-9]_*.py"))]
+
+
+def book(number):
+    return next(b for b in books() if b.number == number)
+
+
+def _is_setup(node):
+    source = ast.unparse(node)
+    return "sys.path.insert" in source or source.startswith("torch.set_default_dtype")
+
+
+def _is_literal(node):
+    try:
+        ast.literal_eval(node)
+        return True
+    except ValueError:
+        return False
+
+
+def _uses(node):
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+
+def _binds(node):
+    """Names that a statement binds or changes in place."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return {node.name}
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {(a.asname or a.name).split(".")[0] for a in node.names}
+    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    names |= {_base(n) for n in ast.walk(node) if isinstance(n, (ast.Subscript, ast.Attribute)) and isinstance(n.ctx, ast.Store)}
+    for call in (n for n in ast.walk(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
+        if call.func.attr.endswith("_") or call.func.attr in ("append", "extend", "update", "add", "load_state_dict", "fit",
+                                                               "step", "backward", "zero_grad", "eval", "train"):
+            names.add(_base(call.func))
+    return names - {""}
+
+
+def _base(node):
+    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Call)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""

@@ -1,0 +1,109 @@
+"""One reader's minute: JupyterLab in headless Chromium opens notebook 43, runs it, and moves a slider."""
+
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from tests.book import ROOT
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update",
+             "--disable-sync", "--no-first-run"]
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """A JupyterLab server over a copy of the notebooks in a work/ folder of the course; yields its address."""
+    desk = ROOT / "work" / f"browser-test-{secrets.token_hex(4)}"
+    desk.mkdir(parents=True)
+    shutil.copy(ROOT / "notebooks/43_latent_factors.ipynb", desk)
+    settings = tmp_path / "settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"windowingMode": "none"}')        # every cell is in the page, not only those in sight
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(8)
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
+               f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={desk}", "--LabApp.extension_manager=readonly",
+               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=none"]
+    environment = os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
+                                "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"), "OMP_NUM_THREADS": "1"}
+    log = open(tmp_path / "lab.log", "w")
+    server = subprocess.Popen(command, cwd=desk, env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"{address}/api?token={token}", timeout=2)
+                break
+            except OSError:
+                assert server.poll() is None, (tmp_path / "lab.log").read_text()[-2000:]
+                time.sleep(0.5)
+        yield f"{address}/lab/tree/43_latent_factors.ipynb?token={token}&reset"
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        log.close()
+        shutil.rmtree(desk)
+
+
+def test_a_reader_runs_all_cells_and_moves_a_slider(lab):
+    if CHROMIUM is None:
+        assert not os.environ.get("CI"), "CI must have Chromium for this test"
+        pytest.skip("no Chromium on this machine (Debian, Ubuntu: apt install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1100})
+        page.goto(lab)
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=90_000)
+        page.wait_for_selector("mjx-container", timeout=60_000)
+        assert "Latent factors" in page.inner_text(".jp-Notebook")
+        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
+
+        page.click('.lm-MenuBar-itemLabel:text-is("Run")')
+        page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
+        run_to_the_end(page)
+        assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+        assert page.locator(".jp-OutputArea-output .ansi-red-fg").count() == 0, "a cell stopped with an error"
+        assert page.locator("mjx-merror").count() == 0, "a formula that MathJax cannot read"
+
+        widget = page.locator(".widget-interact").first
+        widget.scroll_into_view_if_needed()
+        before = widget.locator("img").first.get_attribute("src")
+        slider = widget.locator(".widget-hslider").nth(1)
+        label = slider.locator(".widget-readout").inner_text()
+        slider.locator(".noUi-handle").focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("([w, old]) => w.querySelector('img') && w.querySelector('img').src !== old",
+                               arg=[widget.element_handle(), before], timeout=20_000)
+        assert slider.locator(".widget-readout").inner_text() != label
+        shots = os.environ.get("COURSE_SCREENSHOTS")
+        if shots:
+            page.screenshot(path=f"{shots}/slider.png")
+        browser.close()
+
+
+def run_to_the_end(page, seconds=240):
+    """Wait until every code cell has been executed, in order."""
+    deadline = time.time() + seconds
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="busy"]', timeout=30_000)
+    while time.time() < deadline:
+        status = page.get_attribute(".jp-Notebook-ExecutionIndicator", "data-status")
+        numbers = re.findall(r"\[(\d+)\]", " ".join(page.locator(".jp-InputPrompt").all_inner_texts()))
+        pending = page.locator('.jp-InputPrompt:has-text("[*]")').count()
+        if status == "idle" and numbers and not pending:
+            assert [int(n) for n in numbers] == list(range(1, len(numbers) + 1)), "Run All stopped on the way"
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"not finished after {seconds} s")
