@@ -160,7 +160,7 @@ def _unequal(got, expected, atol):
 
 def _short(value):
     """A value in one readable line of at most 120 characters."""
-    if isinstance(value, (torch.Tensor, np.ndarray)):
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
         array = _array(value, "value", "exercise")
         if array.size > 12:
             return f"an array of shape {tuple(array.shape)}"

@@ -107,7 +107,7 @@ def nowhere(tmp_path, monkeypatch):
 ROWS = "1\t1\t5\t881250949\n943\t1682\t1\t0\n"
 
 
-def publish(monkeypatch, name="u.data", contents=ROWS.encode()):
+def publish(monkeypatch, name="u.data", contents=b"1\t1\t5\t881250949\n943\t1682\t1\t0\n"):
     """Declare these contents to be the published ones."""
     source = data.SOURCES["ml-100k"]
     sums = source.checksums | {name: "sha256:" + hashlib.sha256(contents).hexdigest()}

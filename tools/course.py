@@ -75,6 +75,26 @@ def cleaned(nb):
     return nb
 
 
+def listen_patiently():
+    """Let Jupyter's client ask for messages every 200 ms instead of sleeping until it is woken.
+
+    After a cell with an Output widget nbclient sometimes misses the kernel's reply (handling the widget sends on the same
+    socket, which swallows the wake-up) and would wait until the timeout, 20 minutes later.
+    """
+    from queue import Empty
+
+    from jupyter_client.channels import AsyncZMQSocketChannel
+
+    async def get_msg(self, timeout=None):
+        end = None if timeout is None else time.monotonic() + timeout
+        while not await self.socket.poll(200):
+            if end is not None and time.monotonic() > end:
+                raise Empty
+        return await self._recv()
+
+    AsyncZMQSocketChannel.get_msg = get_msg
+
+
 def run(number):
     """Execute one notebook from its text and store its outputs."""
     import nbformat
@@ -83,6 +103,7 @@ def run(number):
 
     os.environ["COURSE_QUIET"] = "1"                    # as under test: no progress bars, one thread
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    listen_patiently()
     text = text_of(number)
     os.utime(text)                  # the text is what contributors edit: it wins
     sync([text])
@@ -103,6 +124,7 @@ def full(number, extra):
     import papermill
     import yaml
 
+    listen_patiently()
     path = notebook_of(text_of(number))
     parameters = (yaml.safe_load((NOTEBOOKS / "full.yaml").read_text(encoding="utf-8")) or {}).get(path.stem[:2]) or {}
     parser = argparse.ArgumentParser(prog="make full ARGS=", description="papermill's -p NAME VALUE")
@@ -146,6 +168,30 @@ def work(target=ROOT / "work"):
         record.write_text(json.dumps(copied, indent=1), encoding="utf-8")
 
 
+def readme_rows():
+    """The rows of the README's table of notebooks, read from their title cells and equation tags."""
+    rows = []
+    for text in texts():
+        source, number = text.read_text(encoding="utf-8"), text.name[:2]
+        title = re.search(rf"^# # {number} · (.+)$", source, re.M)[1]
+        facts = dict(re.findall(r"\*\*(Time|Memory|Data|Exam questions)\*\* (.+?)(?: ·|$)", re.search(r"^# (\*\*Time\*\*.*)$", source, re.M)[1]))
+        tags = re.findall(r"\\tag\{([\d.]+)\}", source)
+        formulas = f"{tags[0]}–{tags[-1]}" if len(tags) > 1 else "".join(tags) or "–"
+        rows.append(f"| [{number} · {title}](notebooks/{text.stem}.ipynb) | {formulas} | {facts['Time'].removesuffix(' on 2 CPU cores')} | "
+                    f"{facts['Data']} | {facts.get('Exam questions', '–')} |")
+    return rows
+
+
+def readme():
+    """Bring the README's table of notebooks up to date."""
+    path = ROOT / "README.md"
+    old = path.read_text(encoding="utf-8")
+    new = re.sub(r"(<!-- notebooks -->\n(?:\|.*\n){2})(?:\|.*\n)*", lambda m: m[1] + "".join(row + "\n" for row in readme_rows()), old)
+    if new != old:
+        path.write_text(new, encoding="utf-8")
+        print("README.md: table of notebooks brought up to date")
+
+
 def address():
     """The course's address on the web, from [project.urls] of pyproject.toml; empty while it is not set."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {}).get("Repository", "")
@@ -178,7 +224,10 @@ def main():
         parser.error(f"unknown: {' '.join(extra)}")
     if arguments.command == "run":
         return run(arguments.number)
-    return {"sync": lambda: sync(texts()), "work": work, "stamp": stamp}[arguments.command]()
+    if arguments.command == "sync":
+        sync(texts())
+        return readme()
+    return {"work": work, "stamp": stamp}[arguments.command]()
 
 
 if __name__ == "__main__":
