@@ -174,10 +174,11 @@ def readme_rows():
     for text in texts():
         source, number = text.read_text(encoding="utf-8"), text.name[:2]
         title = re.search(rf"^# # {number} · (.+)$", source, re.M)[1]
-        facts = dict(re.findall(r"\*\*(Time|Memory|Data|Exam questions)\*\* (.+?)(?: ·|$)", re.search(r"^# (\*\*Time\*\*.*)$", source, re.M)[1]))
+        line = re.search(r"^# (\*\*Time\*\*.*)$", source, re.M)[1]
+        facts = dict(re.findall(r"\*\*([\w ]+)\*\* (.+?)(?: ·|$)", line))
         tags = re.findall(r"\\tag\{([\d.]+)\}", source)
         formulas = f"{tags[0]}–{tags[-1]}" if len(tags) > 1 else "".join(tags) or "–"
-        rows.append(f"| [{number} · {title}](notebooks/{text.stem}.ipynb) | {formulas} | {facts['Time'].removesuffix(' on 2 CPU cores')} | "
+        rows.append(f"| [{number} · {title}](notebooks/{text.stem}.ipynb) | {formulas} | {facts['Time'].split(' on ')[0]} | "
                     f"{facts['Data']} | {facts.get('Exam questions', '–')} |")
     return rows
 
@@ -186,7 +187,8 @@ def readme():
     """Bring the README's table of notebooks up to date."""
     path = ROOT / "README.md"
     old = path.read_text(encoding="utf-8")
-    new = re.sub(r"(<!-- notebooks -->\n(?:\|.*\n){2})(?:\|.*\n)*", lambda m: m[1] + "".join(row + "\n" for row in readme_rows()), old)
+    table = "".join(row + "\n" for row in readme_rows())
+    new = re.sub(r"(<!-- notebooks -->\n(?:\|.*\n){2})(?:\|.*\n)*", lambda m: m[1] + table, old)
     if new != old:
         path.write_text(new, encoding="utf-8")
         print("README.md: table of notebooks brought up to date")
