@@ -25,7 +25,7 @@ $(READY): requirements.txt constraints.txt
 
 lab: $(READY)  ## JupyterLab on your own copies of the notebooks, in work/
 	@$(PY) tools/course.py work
-	@$(PY) -m jupyterlab work/00_start_here.ipynb $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
+	@$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" work/00_start_here.ipynb $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 test: $(READY)  ## prove everything: lint, tests, all notebooks in strict mode
 	@$(PY) -m ruff check .
