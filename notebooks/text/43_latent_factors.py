@@ -514,11 +514,14 @@ pairs = torch.randn(200, 2, 3, generator=g).float()
 hidden = [float(torch.linalg.det(q.mT @ q)) for q in pairs]
 check("43.10", "most determinants of singular 3 x 3 matrices come out non-zero in float32",
       np.mean(np.array(hidden) != 0) > 0.5)
+refused = []
 for Q_bad in (Q_u[:2], Q_u[:4] * torch.tensor([1.0, 1.0, 0.0])):
     try:
         solve_user(Q_bad, r_u[:len(Q_bad)], lam=0)
     except ValueError as error:
+        refused.append(str(error))
         print(error)
+check("43.10", "singular systems without a penalty are refused", len(refused) == 2)
 
 
 # %% [markdown]
@@ -1436,7 +1439,7 @@ def draw_recommendations(**stars):
     ax.set_yticks(range(10), [titles[i] for i in best.tolist()])
     ax.set(xlabel="predicted rating before clipping, stars",
            title=f"after {len(rated)} ratings, your bias is {b:+.2f}")
-    ax.legend()
+    fig.legend(loc="outside lower center", ncols=2)
     plt.show()
 
 
