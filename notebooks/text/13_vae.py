@@ -288,7 +288,8 @@ def fit(model, loss, x, epochs, generator, lr=6e-3, batch=100):
 # %%
 def corrupt(x, noise_sd, generator):
     """x plus Gaussian noise of standard deviation noise_sd, drawn on the generator's device."""
-    return x + noise_sd * torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device)
+    return x + noise_sd * noise.to(x.device)
 
 
 # %%
@@ -512,7 +513,7 @@ def gaussian_log_likelihood(x, mean, sd):
 # %%
 def bernoulli_log_likelihood(x, logits):
     """Bernoulli decoder (13.8): x (B, D) in [0, 1], logits (..., B, D). Returns (..., B), nats."""
-    if x.min() < 0 or x.max() > 1:
+    if not (x.min() >= 0 and x.max() <= 1):                              # also catches NaN
         raise ValueError("x must lie in [0, 1]: divide bytes by 255")
     return (x * logits - F.softplus(logits)).sum(-1)
 
@@ -578,7 +579,8 @@ class LinearVAE(torch.nn.Module):
 # %%
 def sample_prior(model, n, generator, like):
     """Decode n draws of z ~ N(0, I), of the type and device of `like`: (n, D)."""
-    z = torch.randn(n, model.d_latent, generator=generator, dtype=like.dtype)
+    z = torch.randn(n, model.d_latent, generator=generator, dtype=like.dtype,
+                    device=generator.device)
     return model.decode(z.to(like.device))
 
 
@@ -916,6 +918,19 @@ plt.show()
 # %% [markdown]
 # The figure: at $d=1$ the score function is 4.7 times as noisy ($\mu=1,\sigma=0.5$), at $d=32$ about 80 times, which would take over
 # 6,000 times as many samples; the pathwise estimate does not notice the dimension.
+#
+# This is typical, not a theorem. The path multiplies by the slope $f'$, the score by the value $f$: a small but steep $f$ turns the order
+# round. For $f(z)=\sin4z$ the values stay below 1, the slopes reach 4:
+
+# %%
+steep = lambda z: (4 * z).sin().sum(1)
+estimates = [way(steep, mu_0, sigma_0, eps)[0][:, 0] for way in (pathwise_gradient, score_gradient)]
+means = [weights @ t for t in estimates]
+v_path, v_score = (weights @ t**2 - (weights @ t)**2 for t in estimates)
+check("13.18", "sin 4z: both means are 4 cos(4 mu) exp(-8 sigma²)", means,
+      [4 * math.cos(4) * math.exp(-2)] * 2, atol=1e-9)
+check("13.18", "and here the score has less than half of the path's variance",
+      v_score < 0.5 * v_path)
 
 # %% [markdown]
 # ## 6. The variational autoencoder
@@ -1076,9 +1091,10 @@ check("13.20", "three draws instead of one: a third of the variance, within 5 %"
 # %%
 def binarise(x, generator):
     """Random bits with P(1) = x, in x's shape and type. ValueError unless x lies in [0, 1]."""
-    if x.min() < 0 or x.max() > 1:
+    if not (x.min() >= 0 and x.max() <= 1):
         raise ValueError("pixels must lie in [0, 1]: divide bytes by 255")
-    return (torch.rand(x.shape, generator=generator).to(x.device) < x).to(x.dtype)
+    level = torch.rand(x.shape, generator=generator, device=generator.device)
+    return (level.to(x.device) < x).to(x.dtype)
 
 
 # %% [markdown]
@@ -1191,9 +1207,9 @@ for ax, (name, model) in zip(axes, maps.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# The figure (characters: posterior means; ovals: one standard deviation): with both terms the clouds touch and fill the unit
-# scale of the prior; without the KL term the axes stretch and the ovals shrink to points with gaps between them; without
-# reconstruction all digits lie on one spot under one oval of radius 1 (mind the scales of the axes).
+# The figure (characters: posterior means; ovals: one standard deviation): with both terms the means crowd around the origin on
+# the scale of the prior, under ovals of visible size; without the KL term the axes stretch and the ovals shrink to points
+# with gaps between them; without reconstruction all digits lie on one spot under one oval of radius 1 (mind the scales of the axes).
 #
 # Decode a grid of quantiles of the prior, $z=\Phi^{-1}(u)$ with $u$ uniform, through the full model:
 
@@ -1214,8 +1230,8 @@ ax.set(xlabel=r"$\Phi(z_1)$, from 0.03 to 0.97", ylabel=r"$\Phi(z_2)$, from 0.03
 plt.show()
 
 # %% [markdown]
-# The figure: neighbouring points give similar digits, and nearly all of the prior's mass decodes to something readable; between
-# classes the picture morphs instead of falling apart.
+# The figure: neighbouring points give similar digits, and most of the prior's mass decodes to something readable; between
+# classes the picture morphs, with some blur in the crowded middle, instead of falling apart.
 #
 # **Which gradient is usable?** Take the trained model, one test digit, and 2,000 draws of both estimators of
 # $\nabla_\mu\mathbb E\log p(x\mid z)$:
@@ -1265,9 +1281,10 @@ check("13.21", "beta-objective at noise s = beta × ELBO at noise s√beta + con
 # $\tau=\beta s^2$. If the encoder is optimal, the gap closes (for orthogonal columns, see (13.14)) and what remains is
 # the likelihood of (13.9), with $C=WW^\top+\tau I$ and data covariance $\Sigma$:
 # $$\mathbb E\log p(x)=-\tfrac12\big(\log\det C+\operatorname{tr}C^{-1}\Sigma\big)+\text{const}.$$
-# The best $C$ shares the eigenvectors of $\Sigma$. In a direction of variance $\lambda_j$ it may choose any $c_j\ge\tau$ to minimise
-# $\log c_j+\lambda_j/c_j$, whose derivative $(c_j-\lambda_j)/c_j^2$ changes sign at $\lambda_j$: so $c_j=\max(\lambda_j,\tau)$, and only the $d$ strongest
-# directions can be served. With eigenvector $u_j$:
+# For given eigenvalues of $C$ the trace is smallest when $C$ shares the eigenvectors of $\Sigma$ (von Neumann's trace inequality). In a
+# direction of variance $\lambda_j$ it may then choose any $c_j\ge\tau$ to minimise $\log c_j+\lambda_j/c_j$, whose derivative $(c_j-\lambda_j)/c_j^2$
+# changes sign at $\lambda_j$: so $c_j=\max(\lambda_j,\tau)$. Only $d$ directions can be served; compared with $c_j=\tau$ a served one gains
+# $\frac12\big(\frac{\lambda_j}\tau-1-\log\frac{\lambda_j}\tau\big)$, which grows with $\lambda_j>\tau$, so they are the $d$ strongest. With eigenvector $u_j$:
 #
 # $$w_j=\sqrt{\max(\lambda_j-\beta s^2,\,0)}\;u_j,\qquad j=1,\dots,d \tag{13.22}$$
 #
@@ -1287,6 +1304,8 @@ def linear_vae_optimum(cov, sd, d, beta=1.0):
     """
     if not 1 <= d <= len(cov):
         raise ValueError(f"d must be between 1 and D = {len(cov)}, got {d}")
+    if not (sd > 0 and beta > 0):
+        raise ValueError(f"sd and beta must be positive, got {sd} and {beta}")
     values, vectors = torch.linalg.eigh(cov)                             # ascending
     values, vectors = values.flip(0)[:d], vectors.flip(1)[:, :d]
     water = beta * sd**2
@@ -1336,8 +1355,46 @@ check("13.23", "the same KL in every coordinate", kl_best,
       kl_found.sort(descending=True).values, atol=1e-5)
 
 # %% [markdown]
-# **On digits** the decoder is neither linear nor Gaussian, but the picture is the same. Four nets with 16 latent coordinates, one for
-# each $\beta$; the KL of every coordinate, averaged over test digits:
+# **A Gaussian decoder on digits.** Nothing in (13.21) needs linear nets. Train a VAE on grey pixels with the likelihood (13.7), whose
+# mean is the decoder's raw output, twice from the same start: once with $s=0.25,\ \beta=4$, once with $s=0.5,\ \beta=1$. The losses differ by the
+# factor 4 and a constant, and Adam ignores both, so the same net should come out.
+
+# %%
+def gaussian_loss(sd, beta):
+    """A loss for `fit`: minus the beta-objective of a Gaussian decoder with noise sd, grey x."""
+    def loss(model, x, generator):
+        terms = elbo_terms(model, x, 1, generator,
+                           lambda x, mean: gaussian_log_likelihood(x, mean, sd))
+        return (beta * terms[1] - terms[0]).mean()
+    return loss
+
+
+# %% [markdown]
+# Both nets, and what they do with the test digits:
+
+# %%
+gaussian = {}
+for sd_net, beta_net in ((0.25, 4.0), (0.5, 1.0)):
+    seed(7)
+    gaussian[sd_net] = fit(VAE(784, 200, 16).to(device), gaussian_loss(sd_net, beta_net), x_small,
+                           EPOCHS_SMALL // 2, rng(39), lr=3e-3)
+with torch.no_grad():
+    encoded = {name: model.encode(x_test) for name, model in gaussian.items()}
+    means = {name: model.decode(encoded[name][0]) for name, model in gaussian.items()}
+    rates = {name: kl_diag_gaussian(*pair).mean() for name, pair in encoded.items()}
+error = (means[0.5] - x_test).square().mean()
+
+# %%
+check("13.21", "s = 0.25, beta = 4 and s = 0.5, beta = 1: one rate, within 2 %", rates[0.25],
+      rates[0.5].item(), rtol=0.02)
+check("13.21", "and one picture: they differ by under 2 % of the reconstruction error",
+      (means[0.25] - means[0.5]).square().mean() < 0.02 * error)
+check("13.7", "an error under 0.7 of the variance of the pixels",
+      error < 0.7 * (x_test - x_train.mean(0)).square().mean())
+
+# %% [markdown]
+# **Bernoulli decoders.** The decoder is neither linear nor Gaussian, but the tendency is the same. Four nets with 16 latent coordinates, one
+# for each $\beta$; the KL of every coordinate, averaged over test digits:
 
 # %%
 by_beta = {beta: train_vae(x_small, (200, 16), EPOCHS_SMALL, beta=beta) for beta in BETAS}
@@ -1386,7 +1443,8 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# The figure: a larger $\beta$ lowers the curve and cuts its tail off, as a rising water level would; the cut-off coordinates cost nothing and carry nothing.
+# The figure: a larger $\beta$ lowers the whole curve, as a rising water level would; at the largest one most coordinates lie at zero: they cost
+# nothing and carry nothing.
 #
 # In practice collapse also strikes early in training, while the decoder cannot use $z$ yet: $q=p(z)$ is then a comfortable stationary
 # point. Usual remedies: raise $\beta$ from 0 to 1 during the first epochs (KL annealing), let each coordinate have a few nats free of charge
@@ -1400,7 +1458,7 @@ plt.show()
 #
 # $$\log\frac1K\sum_{i=1}^Kw_i=\log\operatorname*{mean}_{|I|=k}\Big[\frac1k\sum_{i\in I}w_i\Big]\ \ge\ \operatorname*{mean}_{|I|=k}\log\Big[\frac1k\sum_{i\in I}w_i\Big] \tag{13.24}$$
 #
-# and taking expectations (every subset is distributed alike), then Jensen once more for $K\to\infty$:
+# and taking expectations (every subset is distributed alike), then Jensen for $\mathbb E\log\frac1K\sum w_k\le\log\mathbb E\,w=\log p(x)$:
 #
 # $$\mathrm{ELBO}=L_1\le L_k\le L_K\le\log p(x),\qquad L_K(x)=\mathbb E_{z_1..z_K\sim q}\log\frac1K\sum_{k=1}^K\frac{p(x\mid z_k)\,p(z_k)}{q(z_k\mid x)} \tag{13.25}$$
 #
@@ -1502,7 +1560,8 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# The figure: the gap to the exact $\log p(x)$ shrinks with every doubling of $K$ and follows the line of slope $-1$ of (13.26).
+# The figure: the gap to the exact $\log p(x)$ shrinks with every doubling of $K$. For few samples it lies above (13.26), whose higher terms
+# still count there; from about $K=16$ on it follows the line of slope $-1$.
 #
 # ## 9. A larger net: how good is it?
 #
@@ -2050,8 +2109,8 @@ exercise("13.D", survivors, survivor_cases(), atol=1e-4)
 # *Without reconstruction*: the maximum is $\mu=0,\sigma=1$ for every $x$: the code carries no information, all digits coincide and the decoder is not trained at all.
 # *Both*: different images keep apart, but their clouds touch. (Section 6 shows all three.) With $\beta\,KL$ the balance is tunable; a large $\beta$ collapses coordinates, (13.22).
 #
-# **Кратко по-русски.** $\sum_i\{\mathbb E_{q(z|x_i)}\log p(x_i|z)-KL(q(z|x_i)\Vert\mathcal N(0,I))\}\to\max$ — нижняя оценка правдоподобия. Первое слагаемое — качество восстановления, второе — регуляризатор, притягивающий облака кодов к априорному распределению.
-# Без KL: $\sigma\to0$, коды — точки с пустотами, случайная точка декодируется в бред. Без восстановления: $q=\mathcal N(0,I)$ для всех $x$, код не несёт информации.
+# **Кратко по-русски.** $\sum_i\{\mathbb E_{q(z|x_i)}\log p(x_i|z)-KL(q(z|x_i)\Vert\mathcal N(0,I))\}\to\max$ — нижняя оценка логарифма правдоподобия. Первое слагаемое — качество восстановления, второе — регуляризатор, притягивающий облака кодов к априорному распределению.
+# Без KL: $\sigma\to0$, коды — точки с пустотами, случайная точка декодируется в бессмысленную картинку. Без восстановления: $q=\mathcal N(0,I)$ для всех $x$, код не несёт информации.
 #
 # **Typical mistake.** The wrong sign of the KL term under $\max$; calling KL a similarity (it is a dissimilarity, E7); forgetting the index $i$ in it.
 #
@@ -2072,11 +2131,11 @@ exercise("13.D", survivors, survivor_cases(), atol=1e-4)
 # $$\nabla_\mu\mathbb Ef=\mathbb E f'(z),\qquad\nabla_\sigma\mathbb Ef=\mathbb E[f'(z)\,\varepsilon],$$
 # estimated without bias by one or a few draws. Example $f=z^2$: $\mathbb E\,2z=2\mu$, $\mathbb E[2z\varepsilon]=2\sigma$, the derivatives of $\mu^2+\sigma^2$.
 #
-# *Why not the score function?* $\nabla_\mu\mathbb Ef=\mathbb E[f(z)(z-\mu)/\sigma^2]$, (13.18), is also unbiased and needs no derivative of $f$, but its variance is much larger and grows with the dimension, (13.19): for $f=z^2$, $\mu=1$, $\sigma=\frac12$ the standard deviations are
+# *Why not the score function?* $\nabla_\mu\mathbb Ef=\mathbb E[f(z)(z-\mu)/\sigma^2]$, (13.18), is also unbiased and needs no derivative of $f$, but its variance is usually much larger and grows with the dimension, (13.19): for $f=z^2$, $\mu=1$, $\sigma=\frac12$ the standard deviations are
 # $\sqrt{21.75}=4.7$ and $2\sigma=1$. The trick needs a differentiable $f$ and a continuous $z$ with such a representation; for discrete $z$ one needs the score function or a relaxation.
 #
 # **Кратко по-русски.** Через случайный выбор $z\sim\mathcal N(\mu,\sigma^2)$ нельзя пропустить градиент по $\mu,\sigma$. Пишем $z=\mu+\sigma\odot\varepsilon$, $\varepsilon\sim\mathcal N(0,I)$: случайность вынесена в $\varepsilon$ без параметров, $\partial z/\partial\mu=1$, $\partial z/\partial\sigma=\varepsilon$, градиент вносится под матожидание.
-# Оценка несмещённая, дисперсия намного меньше, чем у оценки через $\nabla\log q$.
+# Оценка несмещённая, её дисперсия обычно намного меньше, чем у оценки через $\nabla\log q$.
 #
 # **Typical mistake.** "It makes sampling deterministic" (it does not: $\varepsilon$ is random); multiplying $\varepsilon$ by the variance instead of $\sigma$.
 #
@@ -2141,7 +2200,7 @@ for m_q, v_q in ((0.65, 0.5), (0.0, 1.0), (2.0, 0.1)):
 #
 # - An autoencoder learns codes, not a distribution of codes; a denoising one learns what clean data look like, and its linear case is the Wiener filter (13.3).
 # - The VAE maximises $\mathrm{ELBO}=\mathbb E_q\log p(x\mid z)-KL(q(z\mid x)\Vert p(z))$, which lies below $\log p(x)$ by exactly $KL(q(z\mid x)\Vert p(z\mid x))$, (13.12)–(13.13).
-# - Encoder: $\mu,\log\sigma^2$; code: a sample $\mu+\sigma\odot\varepsilon$; decoder: parameters of $p(x\mid z)$. Reparametrisation keeps the gradient's variance independent of the dimension, (13.19).
+# - Encoder: $\mu,\log\sigma^2$; code: a sample $\mu+\sigma\odot\varepsilon$; decoder: parameters of $p(x\mid z)$. Reparametrisation lets the gradient through the draw; for a sum over coordinates its variance does not grow with the dimension, (13.19).
 # - $\beta$ is pixel noise in disguise; a coordinate whose variance lies below $\beta s^2$ collapses, and in the linear case that is the optimum, (13.21)–(13.23).
 # - The importance-weighted bound rises with $K$ to $\log p(x)$, (13.25); report it with $K$, the binarisation and the training set.
 #

@@ -1035,7 +1035,7 @@ for name, row in result.iterrows():
 result
 
 # %% [markdown]
-# For comparison the full run on MovieLens 100K (five folds, $\lambda=50$, $k=40$, $\beta=0.3$), RMSE in stars, spread of the folds 0.003–0.004:
+# For comparison the full run on MovieLens 100K (five folds, $\lambda=50$, $k=40$, $\beta=0.3$), RMSE in stars, spread of the folds at most 0.004:
 #
 # | user mean | baseline | user kNN, no shrinkage | user kNN | overall means | … damped | residuals, damped | item kNN | residuals, damped |
 # |---|---|---|---|---|---|---|---|---|
