@@ -271,7 +271,8 @@ def test_full_run_leaves_the_committed_notebook_alone(published):
     text = published / "notebooks/text/99_tiny.py"
     text.write_text('# %% tags=["parameters"]\nDATA, N, K = "bundled", 1, 1\n\n# %%\nprint(f"full run: {N} {K} {DATA}")\n')
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('DATA, N, K = "bundled", 1, 1', metadata={"tags": ["parameters"]}),
-                                         nbformat.v4.new_code_cell('print(f"full run: {N} {K} {DATA}")')])
+                                         nbformat.v4.new_code_cell('print(f"full run: {N} {K} {DATA}")')],
+                                  metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}})
     nbformat.write(nb, published / "notebooks/99_tiny.ipynb")
     full = published / "notebooks/full.yaml"
     full.write_text(full.read_text() + '\n"99":\n  N: 20\n')

@@ -26,8 +26,7 @@ def texts():
 
 def text_of(number):
     """The text file of the notebook with this number; exits with the list of numbers if there is none."""
-    number = f"{number:0>2}"
-    match = [p for p in texts() if p.name.startswith(f"{number}_")]
+    match = [p for p in texts() if number and p.name.startswith(f"{number:0>2}_")]
     if len(match) != 1:
         known = ", ".join(p.name[:2] for p in texts())
         sys.exit(f"There is no notebook {number or '(none given)'}. Name one with NB=…: {known}")
@@ -149,8 +148,8 @@ def work(target=ROOT / "work"):
     target.mkdir(exist_ok=True)
     record = target / ".copied.json"
     try:
-        copied = json.loads(record.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        copied = dict(json.loads(record.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
         copied = {}
     for source in sorted(NOTEBOOKS.glob("*.ipynb")):
         new, mine = source.read_bytes(), target / source.name

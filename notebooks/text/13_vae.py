@@ -1393,7 +1393,7 @@ check("13.7", "an error under 0.7 of the variance of the pixels",
       error < 0.7 * (x_test - x_train.mean(0)).square().mean())
 
 # %% [markdown]
-# **Bernoulli decoders.** The decoder is neither linear nor Gaussian, but the tendency is the same. Four nets with 16 latent coordinates, one
+# **Bernoulli decoders.** Here the model is neither linear nor Gaussian, but the tendency is the same. Four nets with 16 latent coordinates, one
 # for each $\beta$; the KL of every coordinate, averaged over test digits:
 
 # %%
@@ -1611,7 +1611,7 @@ check("13.25", "the importance-weighted bound is tighter than the ELBO by over a
 
 # %% [markdown]
 # **Full run.** Trained on the 5,000 bundled digits only (MNIST's 60,000 training images could not be downloaded where it was made), 400 hidden units, 32 latent
-# coordinates, 100 epochs, tested on MNIST's 10,000 test digits: $-\mathrm{ELBO}=103.7\pm0.3$ nats; on the first 2,000 of them $-L_{5000}=96.4\pm0.6$ (independent pixels:
+# coordinates, 100 epochs, tested on MNIST's 10,000 test digits: $-\mathrm{ELBO}=103.7\pm0.3$ nats (one standard error); on the first 2,000 of them $-L_{5000}=96.4\pm0.6$ (independent pixels:
 # 206.3). Burda et al. (2016) report 86.76 for the same kind of estimate ($L_{5000}$, test digits binarised at random) with a basic VAE trained on all 60,000. The ten nats between have
 # three sources. *Data*: a twelfth of theirs; our net is at 96.9 on training digits, so 6.8 nats of the test figure are overfitting. *Training*: half a million image
 # presentations against about 200 million. *Net*: one hidden layer in each direction against two. The evaluation is not a source: binarisation, bound and $K$ are the same, only on fewer digits.

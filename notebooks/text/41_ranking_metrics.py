@@ -26,7 +26,7 @@
 # * split data without letting the future leak into training, and show what a leak does;
 # * combine several metrics into one number, by regression or from experiments that make the product worse.
 #
-# Prerequisites: probability (expectation, combinations); tensors with leading batch dimensions.
+# **Prerequisites**: probability (expectation, combinations); tensors with leading batch dimensions.
 #
 # **Time** 20 s on 2 CPU cores · **Memory** 0.8 GB · **Data** bundled ratings (full run: MovieLens 100K), simulated events · **Exam questions** 14, 15, 75, 76 · [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
 
@@ -93,9 +93,11 @@ from torch.nn.functional import pad
 # %% tags=["parameters"]
 DATA = "bundled"          # or "ml-100k"
 DRAWS = 20_000            # Monte Carlo repetitions; fewer would refute too little
-SHOP_USERS, SHOP_ITEMS = 600, 200  # or more
+SHOP_USERS = 600  # or more
+SHOP_ITEMS = 200
 SHOP_EVENTS = 20          # events of a user
-COST_USERS, COST_ITEMS = 1_000, 1_000
+COST_USERS = 1_000
+COST_ITEMS = 1_000
 
 # %% [markdown]
 # Two small tools: reproducible uniform numbers, the same on every device, and the way back to numpy.
