@@ -14,6 +14,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 IGNORE = "nbval-ignore-output"
+CHANGES = ("append", "extend", "insert", "update", "add", "pop", "load_state_dict", "fit", "initialize", "eval", "train", "to", "double")
 SOLUTION = re.compile(r"<summary>Solution (\d\d\.[A-Z])</summary>.*?```python\n(.*?)```", re.S)
 
 
@@ -77,7 +78,7 @@ class Book:
         while before != len(chosen):
             before = len(chosen)
             for node in self.statements[:last + 1]:
-                if id(node) not in chosen and (_binds(node) & names or _is_setup(node)):
+                if id(node) not in chosen and (_binds(node) & names or _is_setup(node) or _trains(node)):
                     chosen.add(id(node))
                     names |= _uses(node)
         return [node for node in self.statements[:last + 1] if id(node) in chosen]
@@ -132,6 +133,12 @@ def _is_setup(node):
     return "sys.path.insert" in source or source.startswith("torch.set_default_dtype")
 
 
+def _trains(node):
+    """Does this statement take optimiser steps? They change what no name in it shows, so slices always keep it."""
+    return not isinstance(node, (ast.FunctionDef, ast.ClassDef)) and any(
+        isinstance(c, ast.Call) and getattr(c.func, "attr", "") in ("step", "backward") for c in ast.walk(node))
+
+
 def _is_literal(node):
     try:
         ast.literal_eval(node)
@@ -153,8 +160,7 @@ def _binds(node):
     names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     names |= {_base(n) for n in ast.walk(node) if isinstance(n, (ast.Subscript, ast.Attribute)) and isinstance(n.ctx, ast.Store)}
     for call in (n for n in ast.walk(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
-        if call.func.attr.endswith("_") or call.func.attr in ("append", "extend", "update", "add", "load_state_dict", "fit",
-                                                               "step", "backward", "zero_grad", "eval", "train"):
+        if call.func.attr.endswith("_") or call.func.attr in CHANGES:
             names.add(_base(call.func))
     return names - {""}
 

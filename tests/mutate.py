@@ -79,6 +79,7 @@ def survivors(number, only=(), limit=180, report=print):
     functions = [n for n in program if isinstance(n, (ast.FunctionDef, ast.ClassDef))
                  and (n.name in only if only else not n.name.endswith(("_loop", "_wrong")))]
     alive, context = [], multiprocessing.get_context("fork")
+    notebook.run(program)               # unbroken, it must pass: else every change would seem to be noticed
     for function in functions:
         for label, twin in places(function):
             queue, changed = context.Queue(), [twin if n is function else n for n in program]

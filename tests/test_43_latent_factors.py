@@ -268,5 +268,12 @@ def test_a_wrong_formula_fails_its_own_check(old, new, eq):
         broken.run(broken.needed(targets))
 
 
+def test_the_right_formulas_pass_the_same_slices():
+    """Without this, a slice that fails for another reason would make every wrong variant seem noticed."""
+    for eq in BOOK.tags:
+        said = BOOK.run(BOOK.needed([node for number, node in BOOK.checks if number == eq]))[1]
+        assert f"✓ ({eq})" in said
+
+
 def test_every_equation_has_a_wrong_variant():
     assert {eq for *_, eq in MUTANTS} == set(BOOK.tags)
