@@ -73,6 +73,8 @@ def test_order_of_the_first_code_cells(book):
     assert "sys.path.insert" in book.code[0].source
     assert tags_of(book.code[2]) == ["parameters"], "setup, imports, parameters: in this order"
     assert not re.search(r"import \*", "\n".join(c.source for c in book.code))
+    for line in book.code[2].source.splitlines():
+        assert re.match(r"[A-Z][A-Z_0-9]* = |#|$|\s", line), f"one parameter a line, or papermill does not know it: {line}"
 
 
 @each

@@ -87,11 +87,18 @@ from torch.nn import functional as F
 # Every size and switch of the notebook; the full run trains wider networks and evaluates on MNIST's test split.
 
 # %% tags=["parameters"]
-N_MOONS, STEPS_2D, LAYERS_2D = 4_000, 600, 6
+N_MOONS = 4_000
+STEPS_2D = 600
+LAYERS_2D = 6
 DATA = "bundled"          # training digits: "bundled" (5,000) or "mnist-train" (60,000)
 DATA_TEST = "bundled"     # test digits: "bundled" (the last of the 5,000) or "mnist-test" (10,000)
-N_TRAIN, N_VAL, N_TEST = 3_500, 500, 1_000
-LAYERS_DIGITS, HIDDEN_DIGITS, EPOCHS, LR_DIGITS = 2, 256, 8, 3e-3
+N_TRAIN = 3_500
+N_VAL = 500
+N_TEST = 1_000
+LAYERS_DIGITS = 2
+HIDDEN_DIGITS = 256
+EPOCHS = 8
+LR_DIGITS = 3e-3
 
 # %% [markdown]
 # ## 1. One dimension: where the derivative comes from
