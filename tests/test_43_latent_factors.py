@@ -128,6 +128,12 @@ def test_lam_zero_accepts_users_without_ratings(nb):
     assert torch.allclose(fast.P, slow.P, atol=1e-7)
 
 
+@pytest.mark.parametrize("lam", [1e-3, 1.0, 2.0])
+def test_cold_users_have_a_regular_system_at_every_penalty(nb, lam):
+    fast, slow = (FITS[fit](nb, triples(ROWS), lam=lam) for fit in ("als", "als_loop"))
+    assert torch.allclose(fast.P, slow.P, atol=1e-8) and not fast.P[4].any() and fast.b_u[4] == 0
+
+
 def test_ids_of_any_integer_type(nb):
     r = triples(ROWS)
     for kind in (torch.int32, torch.int16, torch.int8, torch.uint8):
