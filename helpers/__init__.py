@@ -2,7 +2,7 @@
 
 from . import data
 from .checks import CheckFailed, check, exercise
-from .runtime import compare_speed, get_device, progress, seed, timed, use_style
+from .runtime import compare_speed, get_device, progress, seed, show_images, timed, use_style
 
 __all__ = ["CheckFailed", "check", "compare_speed", "data", "exercise", "get_device", "progress",
-           "seed", "timed", "use_style"]
+           "seed", "show_images", "timed", "use_style"]
