@@ -5,12 +5,12 @@ average instead of max pooling, as Gatys, Ecker and Bethge (2016) use it. While 
 batch normalisation, which is folded into weights and biases afterwards; then each layer is scaled so that its mean activation
 on the training patches is 1 (as Gatys et al. did; with ReLU this changes no decision), so the file holds convolutions only.
 
-Task: which class does a patch of 64 x 64 pixels come from? Textures and small photos are one class each; a photo of a scene is cut
-into 2 x 2 tiles, one class each. Patches are squares of 40 to 160 pixels (random scale), resized to 64, flipped, with random
-gain and offset per colour channel and, for one in five, grey. They never leave the upper three quarters of their class;
-the lower quarter is kept for the test. Photos in `HELD_OUT` are not used at all, so that notebooks can report on them.
+Task: which class does a patch of 64 x 64 pixels come from? Textures and small photos are one class each; a photo of a scene
+is cut into 2 x 2 tiles, one class each. Patches are squares of 40 to 160 pixels (random scale), resized to 64, flipped,
+with random gain and offset per colour channel and, for one in five, grey. They never leave the upper three quarters of
+their class; the lower quarter is kept for the test. Photos in `HELD_OUT` are not used at all: notebooks report on them.
 
-On 2 CPU cores this takes about half an hour. Another machine or torch version gives other weights of the same quality.
+On 2 busy CPU cores this takes about half an hour. Another machine or torch version gives other weights of the same quality.
 """
 
 import json
@@ -140,8 +140,8 @@ def main(folder, steps=STEPS):
         schedule.step()
         if step % (steps // 20) == 0:
             right, right_photo, _ = accuracy(net, images, 8, torch.Generator().manual_seed(1))
-            print(f"{step:6,} steps, {time.time() - start:5.0f} s: loss {loss.item():.3f}, test {right:.3f} ({right_photo:.3f} of photos)",
-                  flush=True)
+            print(f"{step:6,} steps, {time.time() - start:5.0f} s: loss {loss.item():.3f}, "
+                  f"test {right:.3f} ({right_photo:.3f} of photos)", flush=True)
     right, right_photo, n = accuracy(net, images, 100, torch.Generator().manual_seed(2))
     weights = folded(net.eval(), torch.cat([batch(parts, generator)[0] for _ in range(8)]))
     save_file({k: v.contiguous() for k, v in weights.items()}, folder / "features.safetensors")

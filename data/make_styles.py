@@ -63,10 +63,11 @@ def strokes(random):
 
 def tiles(random):
     points = random.uniform(0, PAINTED, (260, 2))
+    grid = np.argwhere(np.ones((PAINTED // 8,) * 2)) * 8 + 4
     for _ in range(2):                          # Lloyd's steps make the cells even
-        cell = cKDTree(points).query(np.argwhere(np.ones((PAINTED // 8,) * 2)) * 8 + 4)[1]
-        centre = np.argwhere(np.ones((PAINTED // 8,) * 2)) * 8 + 4
-        points = np.stack([np.bincount(cell, centre[:, k], 260) / np.maximum(np.bincount(cell, minlength=260), 1) for k in (0, 1)], 1)
+        cell = cKDTree(points).query(grid)[1]
+        members = np.maximum(np.bincount(cell, minlength=260), 1)
+        points = np.stack([np.bincount(cell, xy, 260) / members for xy in grid.T], 1)
     distance, cell = cKDTree(points).query(np.argwhere(np.ones((PAINTED, PAINTED))), k=2)
     palette = colours("b3202a", "e2711d", "f2b134", "2f7d4f", "1f5fa8", "5b2a86", "17b0a5", "f4e4b8")
     paint = palette[random.randint(len(palette), size=260)] * random.uniform(0.8, 1.1, (260, 1))

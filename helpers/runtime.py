@@ -60,24 +60,24 @@ def use_style():
 def show_images(images, columns=None, width=2.2):
     """Draw images in rows of `columns` (default: one row), without axes; the caller ends with `plt.show()`.
 
-    images: dict title -> tensor (3, H, W), (1, H, W) or (H, W) with values in [0, 1] (what lies outside is clipped), on any device.
+    images: dict title -> tensor (3, H, W), (1, H, W) or (H, W) on any device; values outside [0, 1] are clipped.
     width: of one image, in inches. Returns the matplotlib figure.
     """
     import matplotlib.pyplot as plt
 
     if not images:
         raise ValueError("show_images needs at least one image: {'title': tensor}")
+    for title, x in images.items():
+        if x.ndim != 2 and (x.ndim != 3 or x.shape[0] not in (1, 3)):
+            raise ValueError(f"an image is (3, H, W), (1, H, W) or (H, W); {title!r} is {tuple(x.shape)}")
     columns = columns or len(images)
-    rows = -(-len(images) // columns)
-    h, w = next(iter(images.values())).shape[-2:]
+    rows, (h, w) = -(-len(images) // columns), x.shape[-2:]
     fig, axes = plt.subplots(rows, columns, figsize=(width * columns, rows * (width * h / w + 0.3)), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
     for ax, (title, x) in zip(axes.flat, images.items()):
-        x = x.detach().float().cpu().clamp(0, 1)
-        if x.ndim not in (2, 3) or x.ndim == 3 and x.shape[0] not in (1, 3):
-            raise ValueError(f"an image is (3, H, W), (1, H, W) or (H, W); {title!r} is {tuple(x.shape)}")
-        x = x.permute(1, 2, 0) if x.ndim == 3 and x.shape[0] == 3 else x.reshape(x.shape[-2:])
+        x = x.detach().float().cpu().clamp(0, 1).numpy()
+        x = x.transpose(1, 2, 0) if x.ndim == 3 and len(x) == 3 else x.reshape(x.shape[-2:])
         ax.imshow(x, cmap="gray" if x.ndim == 2 else None, vmin=0, vmax=1, interpolation="none")
         ax.set_title(title)
     return fig
