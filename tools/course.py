@@ -54,7 +54,7 @@ def smaller(png):
         reduced, packed = full.quantize(256, kmeans=5, dither=Image.Dither.NONE), io.BytesIO()
         reduced.save(packed, "png", optimize=True)
         error = ImageStat.Stat(ImageChops.difference(full, reduced.convert("RGB"))).mean
-        if max(error) < 4 and packed.tell() < len(png) * 0.6:      # of 255 levels, on average
+        if max(error) < 8 and packed.tell() < len(png) * 0.6:      # of 255 levels, on average
             return base64.b64encode(packed.getvalue()).decode()
     return png
 
