@@ -1152,7 +1152,7 @@ show_images(painted, columns=3, width=2.1)
 plt.show()
 
 # %% [markdown]
-# The same three pairs at 288 pixels with 250 evaluations each, the style at 384 pixels: a **stored** picture (`data/style_transfer_large.jpg`), made with the `stylize` and the weights of this page, but not computed by this run.
+# The same three pairs (cup, flower, temple) at 288 pixels with 250 evaluations each, the style at 384 pixels: a **stored** picture (`data/style_transfer_large.jpg`), made with the `stylize` and the weights of this page, but not computed by this run.
 #
 # ![Three stylised photos in a row: a coffee cup as a window of leaded glass, a dahlia in blue brush strokes, a temple in marbled waves](../data/style_transfer_large.jpg)
 #
@@ -1669,7 +1669,8 @@ def forward_pass(x):
 
 
 def twenty_evaluations():
-    return stylize(test_photo, STYLES["strokes"], net, beta=test_beta, steps=20)
+    return stylize(test_photo, STYLES["strokes"], net, beta=test_beta, steps=20,
+                   content_layer="conv3_1")
 
 
 seconds = {"one forward pass": timed(forward_pass, test_photo),
@@ -2186,7 +2187,7 @@ exercise("11.D", mmd, cases_d)
 # $L^l_{style}=\sum_{ij}\big(G^l_{ij}(S)/(2C_lM_S)-G^l_{ij}(X)/(2C_lM_X)\big)^2$, over layers (11.14) $\sum_lw_lL^l_{style}$; $i,j$ both run over channels.
 #
 # *Total* (11.15): $L(C,S,X)=\alpha L_{content}(C,X)+\beta L_{style}(S,X)$. Weights of the network, $C$ and $S$ are constants. Start with $X_0=$ noise or $C$, compute $\nabla_XL$ by backpropagation to the input, and step,
-# $X_{t+1}=X_t-\eta\nabla_XL(X_t)$, in practice by L-BFGS. The content term holds the arrangement of objects; the style term is free to change everything that leaves it: colours, strokes, textures. $\beta/\alpha$ sets the compromise.
+# $X_{t+1}=X_t-\eta\nabla_XL(X_t)$, (11.5), in practice by L-BFGS. The content term holds the arrangement of objects; the style term is free to change everything that leaves it: colours, strokes, textures. $\beta/\alpha$ sets the compromise.
 #
 # **Кратко по-русски.** Признаки замороженной VGG: $A^l_{ik}$, $l$ — слой, $i$ — канал, $k$ — позиция. Контент: $\sum_{ik}(C^l_{ik}-X^l_{ik})^2$ на одном глубоком слое — что и где. Стиль: матрица Грама $G^l_{ij}=\sum_kA^l_{ik}A^l_{jk}$ (сумма по позициям, место забыто), потеря — взвешенная по слоям
 # сумма квадратов разностей нормированных матриц Грама. Минимизируем $\alpha L_{content}+\beta L_{style}$ по пикселям $X$ (градиент до входа, L-BFGS); $C$, $S$ и веса сети не меняются.
@@ -2206,7 +2207,7 @@ exercise("11.D", mmd, cases_d)
 # $\min_\theta\mathbb E_{x}L(x,S,a_\theta(x))$, by stochastic gradients: batch of photos → $a_\theta$ → frozen VGG → content loss against $x$, style loss against $S$ → backpropagation into $\theta$. No target images are needed. VGG's weights do not change, and VGG is not used at inference: one forward pass.
 # Architecture (Johnson et al.): two strided convolutions down, five residual blocks, two upsamplings, instance normalisation (11.18), reflection padding; no long skip connections.
 #
-# Gained: the cost per image falls from hundreds of forward and backward passes through VGG to a single forward pass of a small net: two orders of magnitude on this page (some twenty times if both may stop at the same loss), three in Johnson et al.
+# Gained: the cost per image falls from hundreds of forward and backward passes through VGG to a single forward pass of a small net: two orders of magnitude on this page (twenty to thirty times if L-BFGS may stop at the network's loss), three in Johnson et al.
 # Lost: (1) time and data for training, per style; (2) quality: a single pass reaches a higher loss than an optimiser that works on this very image (amortisation gap), more so on contents unlike the training set; (3) freedom: style, $\alpha/\beta$ and the size of the
 # strokes are frozen into $\theta$. Conditional instance normalisation or AdaIN (11.19) lift the one-style restriction.
 #
