@@ -90,6 +90,7 @@ FEATURES = "bundled"    # "vgg19": ImageNet weights, downloaded; "random": untra
 SIZE = 128              # side of the finished pictures, pixels,
 SIZE_NET = 96           # of the test photo of the transform network,
 SIZE_MID = 80           # of the textures and the comparisons,
+SIZE_SLIDER = 110       # of the photo under the slider,
 SIZE_SMALL = 72         # of the side experiments
 STEPS = 80              # evaluations of the loss in a pixel optimisation
 STEPS_TEXTURE = 80
@@ -1700,9 +1701,10 @@ check("11.17", "one pass leaves less than half of the photo's loss, but more tha
 
 # %%
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 20.0)
-by_strength, latest = {0.0: content}, content
+subject = photo("astronaut", SIZE_SLIDER)
+by_strength, latest = {0.0: subject}, subject
 for level in progress(STRENGTHS):
-    latest = stylize(content, STYLES["tiles"], net, beta=level * SIZE_MID**2, steps=STEPS_SLIDER,
+    latest = stylize(subject, STYLES["tiles"], net, beta=level * SIZE_SLIDER**2, steps=STEPS_SLIDER,
                      start=latest)
     by_strength[level] = latest
 
@@ -1712,7 +1714,7 @@ for level in progress(STRENGTHS):
 # %% tags=["nbval-ignore-output"]
 def both_parts(image):
     """Content and style loss of an image, unweighted."""
-    feats, wanted = net(image), net(content)["conv4_1"]
+    feats, wanted = net(image), net(subject)["conv4_1"]
     return {"content loss": content_loss(feats["conv4_1"], wanted).item(),
             "style loss": total_style_loss(feats, net(STYLES["tiles"]), STYLE_WEIGHTS).item()}
 
@@ -1995,7 +1997,7 @@ ratio = vgg_multiplications(1024, 1024, 64) / vgg_multiplications(1024, 1024, 16
 print(f"VGG-19 itself needs {ratio:.1f} times the multiplications of our net")
 
 # %% [markdown]
-# The order of magnitude in the notes is that of pixel optimisation with our *small* net on a machine like this one; by itself it says nothing without the machine, the network and the number of evaluations: VGG-19 needs about sixteen times the work of our small net, and a GPU gives a factor of that kind back. One forward pass of the transform network needs no VGG at all.
+# The order of magnitude in the notes is that of pixel optimisation with our *small* net on a machine like this one; by itself it says nothing without the machine, the network and the number of evaluations: VGG-19 needs about sixteen times the work of our small net. One forward pass of the transform network needs no VGG at all.
 
 # %% tags=["nbval-ignore-output"]
 exponents = {column: np.polyfit(np.log(cost.index[1:]), np.log(cost[column].iloc[1:]), 1)[0]
