@@ -110,7 +110,9 @@ STEPS_DENOISE = 200
 LR = 3e-3               # peak learning rate
 
 # %% [markdown]
-# Photos are split by name, once. No net of this page, and no feature net, has seen the four held-out ones; every reported number comes from them.
+# Photos are split by name, once. No net of this page, nor the bundled feature net, has seen the four held-out ones; every reported number comes from them.
+# One caveat: there is no third set. That plain textures (brick, grass, gravel) are not in the training list, what the nets for inpainting start from, sizes and rates were all settled by looking at results on these four photos, so our nets' numbers are slightly
+# optimistic for that reason. (The strengths of the classical denoisers, section 9, are chosen on a training photo; the crops in the figures are chosen for show and enter no number.)
 
 # %%
 HELD_OUT = ("cat", "coffee", "flower", "camera")
@@ -166,7 +168,8 @@ def image_pair(x, y, data_range):
     """x and y as floats, after the test that they are comparable images; ValueError if not.
 
     Shapes (H, W), (C, H, W) or (N, C, H, W), equal; data_range > 0; values finite and not on
-    another scale (0..255 with data_range=1). Integer images are converted.
+    another scale (0..255 with data_range=1: all values must lie within 10 * data_range, so that
+    noisy images pass). Integer images are converted.
     """
     x, y = (torch.as_tensor(v) for v in (x, y))
     x, y = (v if v.is_floating_point() else v.to(torch.get_default_dtype()) for v in (x, y))
@@ -176,11 +179,32 @@ def image_pair(x, y, data_range):
     if not data_range > 0:
         raise ValueError(f"data_range must be positive (1 for values in [0, 1]), got {data_range}")
     low, high = torch.stack([x.min(), y.min()]).min(), torch.stack([x.max(), y.max()]).max()
-    if not high - low <= 3 * data_range:         # NaN and infinities end here too
-        raise ValueError(f"values from {low:g} to {high:g} do not go with data_range="
+    if not high - low <= 10 * data_range:        # NaN and infinities end here too
+        raise ValueError(f"values from {low:.3g} to {high:.3g} do not go with data_range="
                          f"{data_range:g}: rescale both images or pass their true range")
     return x, y
 
+
+def comparable(x, y, data_range=1):
+    """Does image_pair accept them?"""
+    try:
+        return len(image_pair(x, y, data_range)) == 2
+    except ValueError:
+        return False
+
+
+# %% [markdown]
+# What passes, and what does not (a wide margin: images with strong noise leave $[0,R]$). The opposite mistake, values in $[0,1]$ with $R=255$, cannot be seen from the values: such an image might be black. It flatters by $20\log_{10}255=48$ dB.
+
+# %%
+I_2, low_6 = torch.ones(2, 2), torch.tensor([[-6.0, 0], [0, 0]])
+passing = [(0 * I_2, 10 * I_2), (-10 * I_2, 0 * I_2), (low_6, 4 * I_2), (I_2[None, None],) * 2]
+failing = [(0 * I_2, 11 * I_2), (11 * I_2, 0 * I_2), (-5 * I_2, 6 * I_2), (low_6, 5 * I_2),
+           (-low_6, -5 * I_2), (5 * I_2, low_6), (-5 * I_2, -low_6), (I_2 * torch.nan, I_2),
+           (I_2, I_2 / 0), (I_2[0], I_2[0]), (I_2, I_2[None]), (I_2[None, None, None],) * 2,
+           (I_2[:0], I_2[:0])]
+check("12.1", "comparable images, and not", [comparable(*pair) for pair in passing + failing],
+      [True] * len(passing) + [False] * len(failing))
 
 # %% [markdown]
 # A batch gives one number per image: the mean of PSNRs is not the PSNR of the mean error (the logarithm is concave; exercise A returns to it).
@@ -286,6 +310,8 @@ def ssim(x, y, data_range):
 a, b = noisy[0, 40:51, 70:81], cat[0, 40:51, 70:81]
 check("12.2", "one window: l c t, in loops, is the compact (12.3)",
       ssim_window_loop(a.tolist(), b.tolist(), 1.0), ssim(a, b, 1.0), rtol=1e-9)
+check("12.2", "also in units of 1/255",
+      ssim_window_loop((255 * a).tolist(), (255 * b).tolist(), 255), ssim(a, b, 1.0), rtol=1e-9)
 
 # %%
 wang = dict(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1)
@@ -293,8 +319,6 @@ by_skimage = [skimage.metrics.structural_similarity(v.numpy(), cat.numpy(), chan
               for v in (noisy, cat.flip(2), 1 - cat)]
 check("12.3", "SSIM is scikit-image's on three distortions", ssim(torch.stack([noisy, cat.flip(2),
       1 - cat]), torch.stack(3 * [cat]), 1.0), by_skimage, atol=1e-10)
-
-# %%
 check("12.3", "and for one grey image", ssim(noisy[1], cat[1], 1.0),
       skimage.metrics.structural_similarity(noisy[1].numpy(), cat[1].numpy(), **wang), atol=1e-10)
 
@@ -399,6 +423,7 @@ A = degradation_matrix(6, 9, 3)                                         # (6, 54
 # %%
 check("12.4", "a box filter, then every third pixel", degrade(y_toy, 3),
       scipy.ndimage.uniform_filter(y_toy.numpy(), 3)[1::3, 1::3], atol=1e-12)
+check("12.4", "scale 1 changes nothing", degrade(y_toy, 1), y_toy)
 check("12.4", "the matrix A", degrade(y_toy, 3).flatten(), A @ y_toy.flatten(), atol=1e-12)
 
 # %% [markdown]
@@ -517,10 +542,12 @@ for s in (2, 3, 4):
 line, fine = torch.arange(9.0).double(), (torch.arange(27.0).double() + 0.5) / 3 - 0.5
 bent = [(bicubic_matrix_loop(9, 3, a) @ line**2 - fine**2)[6:-6].abs().max() for a in (-0.5, -0.75)]
 check("12.6", "a = -1/2 reproduces parabolas, a = -3/4 does not", bent[0] < 1e-10 < 0.01 < bent[1])
+check("12.6", "the kernel is 1 at 0, else 0 at whole numbers and beyond 2", [cubic_kernel(t, -0.75)
+      for t in (0, -1, 1, 2, -2, 2.5, -3.5)], [1, 0, 0, 0, 0, 0, 0])
 check("12.6", "constants are kept", bicubic_matrix_loop(5, 3).sum(1), torch.ones(15), atol=1e-12)
-linear = F.interpolate(x_toy, scale_factor=3, mode="bilinear", align_corners=False)[0, 0]
 
 # %%
+linear = F.interpolate(x_toy, scale_factor=3, mode="bilinear", align_corners=False)[0, 0]
 check("12.6", "the same pixel centres as scipy's bilinear zoom", linear, scipy.ndimage.zoom(
       x_toy[0, 0].numpy(), 3, order=1, mode="nearest", grid_mode=True), atol=1e-12)
 
@@ -544,7 +571,7 @@ classical = {"nearest": nearest(small, SCALE), "bicubic": upsample(small, SCALE)
 pd.DataFrame({name: scores(out, truth) for name, out in classical.items()}).T.round(3)
 
 # %% [markdown]
-# Smoother kernels win, and bicubic most. It is a fixed linear rule, the same for a cat's fur and for a cup's rim. Can one learn to do better?
+# Linear interpolation beats repetition, and bicubic beats both. It is a fixed linear rule, the same for a cat's fur and for a cup's rim. Can one learn to do better?
 #
 # ## 4. A residual net
 #
@@ -743,7 +770,7 @@ by_depth.assign(mean=by_depth.mean(axis=1)).round(3)
 
 # %% [markdown]
 # The table: gain over bicubic in dB. Every net beats bicubic; the linear one (two convolutions, no ReLU) already by about 0.3 dB; depth adds as much again, and the spread between random starts is ten times smaller than that.
-# After six times as many steps (full run) the gains are 0.34, 0.75, 0.83 and, with 16 convolutions, 0.86 dB: deeper is better, with quickly diminishing returns.
+# In the full run (wider nets, more patches, six times as many steps) the gains are 0.34, 0.75, 0.83 and, with 16 convolutions, 0.86 dB: deeper is better, with quickly diminishing returns.
 
 # %% [markdown]
 # With wide margins:
@@ -753,11 +780,12 @@ mean_gain = by_depth.mean(axis=1)
 check("12.8", "every trained net beats bicubic by over 0.1 dB", by_depth.to_numpy() > 0.1)
 check("12.9", "the deepest beats the linear one (2 convolutions)",
       mean_gain.iloc[-1] > mean_gain.iloc[0] + 0.03)
+
 # %% [markdown]
-# Depth pays, though most of the gain comes with the first, linear layers. The pictures, by the deepest net of the first start:
+# Depth pays, though about half of the gain comes with the first, linear layers. The pictures, by the deepest net of the first start:
 
 # %%
-CROP = (96, 98, 72)     # top, left, side of the part that figures show, in pixels
+CROP = (100, 84, 64)    # top, left, side of the part that figures show, in pixels
 mse_net = sr_nets[BLOCKS[-1], 0]
 restored = {"truth": truth, "bicubic": classical["bicubic"].clamp(0, 1),
             "MSE net": restore(mse_net, small)}
@@ -778,11 +806,11 @@ def show_crops(images, which, crop=CROP):
 # %% [markdown]
 # The flower:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 show_crops(restored, 2)
 
 # %% [markdown]
-# The figure: the net's edges are a little firmer than bicubic's, but both are blurred: the petals of the truth are gone. Is the net too small? No: even a perfect one would blur.
+# The figure: the net's edges are a little firmer than bicubic's, but both are blurred: the light rims of the petals are gone. Is the net too small? No: even a perfect one would blur.
 #
 # ## 5. Why squared error blurs
 #
@@ -839,7 +867,7 @@ check("12.10", "at w = 1/2 it is flat grey", posterior_mean(0.5), torch.full((8,
 #
 # $$\frac{d}{d\hat y}\,\mathbb E|y-\hat y|=P(y<\hat y)-P(y>\hat y)=0\quad\Longrightarrow\quad F(\hat y)=\tfrac12 \tag{12.11}$$
 #
-# For two pictures that is the more probable one: sharp! But pixels are decided one by one: with three or more pictures the medians need not form any of them (exercise D).
+# (If single values have positive probability, the derivative may jump over 0; the minimum is where it changes its sign.) For two pictures that is the more probable one: sharp! But pixels are decided one by one: with three or more pictures the medians need not form any of them (exercise D).
 
 # %%
 for w in (0.7, 0.4):
@@ -882,11 +910,15 @@ u = torch.linspace(-1, 1, 41, dtype=torch.float64)
 pairs = torch.cartesian_prod(u, u)                                      # all 0.5 ± u with A y = x:
 both = torch.stack([0.5 + pairs[:, 0], 0.5 - pairs[:, 0], 0.5 + pairs[:, 1], 0.5 - pairs[:, 1]], 1)
 losses = edge_loss(both.repeat(1, 2), 0.7)
-best = both[losses == losses.min()]
+best = both[losses < losses.min() + 1e-9]
 
 # %%
 check("12.11", "the edge loss: of all periodic pictures that fit x, the two stripes are best",
-      best.sort(0).values, STRIPES[:, :4].sort(0).values, atol=1e-12)
+      best, STRIPES[:, :4], atol=1e-12)
+by_truth = [sum(p * ((np.abs(np.diff(v)) - np.abs(np.diff(y)))**2).sum()
+                for p, y in zip((0.4, 0.6), STRIPES.numpy())) for v in guesses.numpy()]
+check("12.11", "the edge loss of 100 guesses, over both truths", edge_loss(guesses, 0.4), by_truth,
+      rtol=1e-9)
 check("12.11", "the edge loss of the mean by hand: seven steps of 0.4 where 1 is wanted",
       edge_loss(mean, 0.7), 7 * 0.6**2, rtol=1e-12)
 check("12.10", "the mean, best in squared error, is far from best in edge loss",
@@ -1008,8 +1040,6 @@ y_f, out_f = torch.rand(2, 2, 3, 16, 16, generator=rng(14), dtype=torch.float64)
 parts = [F.mse_loss(features_64(out_f)[name], features_64(y_f)[name]).item() for name in LAYERS]
 check("12.13", "the loss is a sum of F.mse_loss over layers", feature_loss(features_64, out_f, y_f),
       sum(parts), rtol=1e-12)
-
-# %%
 check("12.13", "zero for the truth", feature_loss(features_64, y_f, y_f), 0.0)
 
 # %% [markdown]
@@ -1072,14 +1102,14 @@ check("12.13", "perceptual net: closer in features, farther in pixels, sharper",
 # %% [markdown]
 # The same crop of the cat and of the flower:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 show_crops({name: restored[name] for name in ("truth", "MSE net", "perceptual net")}, 0)
 show_crops({name: restored[name] for name in ("truth", "MSE net", "perceptual net")}, 2)
 
 # %% [markdown]
-# The figures: the MSE net blurs fur and petals into smooth patches. The perceptual net draws edges and fur-like texture, which looks sharper from afar; compare it hair by hair with the truth and it is not there. And a fine regular grid covers the smooth parts.
+# The figures: the MSE net blurs fur and petals into smooth patches. The perceptual net draws firmer edges and a fine texture, which looks sharper from afar; compare it hair by hair with the truth and it is not there: on fur and on smooth parts much of it is a regular grid.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 errors = {f"{4:d} × |error|, {name}": (4 * (restored[name] - truth).abs()).mean(1, keepdim=True)
           for name in ("MSE net", "perceptual net")}
 errors["what the second loss added"] = 0.5 + 2 * (restored["perceptual net"] - restored["MSE net"])
@@ -1145,7 +1175,7 @@ ax.legend(ncols=2)
 plt.show()
 
 # %% [markdown]
-# The figure: for the truth and bicubic, all columns are alike. The perceptual net jumps about half as much again at some phases as at others, the MSE net less, but not zero: part of the grid is pixel shuffle's, which 250 steps have not yet evened out.
+# The figure: for the truth and bicubic, all columns are alike. The perceptual net jumps about 1.7 times as much at some phases as at others, the MSE net up to 1.4 times: part of the grid is pixel shuffle's, which these few steps have not yet evened out.
 #
 # ## 7. The perception–distortion trade-off
 #
@@ -1182,8 +1212,6 @@ y_mc = m_mc + (1 - rho**2)**0.5 * rest
 D_mc = (y_mc - m_mc / rho).square()                                     # stretched: exactly N(0, 1)
 check("12.14", "the stretched mean, Monte Carlo, |z| < 4",
       abs(D_mc.mean() - 2 * (1 - rho)) < 4 * D_mc.std() / 4e5**0.5 < 0.01)
-
-# %%
 check("12.14", "perfect realism costs less than the 3 dB of (12.12)",
       least_distortion(0, rho) < 2 * (1 - rho**2))
 
@@ -1199,6 +1227,16 @@ def blend(first, second, tau):
         p.lerp_(q, tau)
     return net
 
+
+seed(7)
+pair_nets = SRNet(2, 4, 1), SRNet(2, 4, 1)
+ends = [nn.utils.parameters_to_vector(n.parameters()).detach() for n in pair_nets]
+
+# %%
+check("12.14", "a quarter of the way, parameter by parameter", nn.utils.parameters_to_vector(
+      blend(*pair_nets, 0.25).parameters()), 0.75 * ends[0] + 0.25 * ends[1], atol=1e-6)
+check("12.14", "the first net itself does not move",
+      nn.utils.parameters_to_vector(pair_nets[0].parameters()), ends[0])
 
 # %% [markdown]
 # Five nets on the way, and the classical methods:
@@ -1277,9 +1315,9 @@ check("12.15", "constant images: 0.3²", masked_loss(y_7, out_4, m_toy), 0.09, a
 check("12.15", "known pixels do not count", masked_loss(y_7, out_4 + 5 * m_toy, m_toy), 0.09,
       atol=1e-12)
 y_r, out_r = torch.rand(2, 2, 3, 6, 5, generator=rng(20), dtype=torch.float64)
-by_images = [F.mse_loss(out[:, k[0] == 0], y[:, k[0] == 0]) for out, y, k in zip(out_r, y_r, m_toy)]
 
 # %%
+by_images = [F.mse_loss(out[:, k[0] == 0], y[:, k[0] == 0]) for out, y, k in zip(out_r, y_r, m_toy)]
 check("12.15", "per image, F.mse_loss of the unknown pixels", masked_loss(y_r, out_r, m_toy),
       sum(by_images) / 2, rtol=1e-12)
 
@@ -1303,8 +1341,8 @@ refused(masked_loss, y_7, out_4[..., :4], m_toy)
 #
 # $$u\leftarrow u+\tfrac14(1-m)\odot\Delta u\qquad\text{with limit}\quad\Delta u=0\ \text{at missing pixels} \tag{12.17}$$
 #
-# A membrane has a kink at the edge of the hole. A bent *plate* continues slopes too: it minimises $E(u)=\frac12\lVert\Delta u\rVert^2$. As a matrix, $\Delta$ is symmetric, so $\nabla E=\Delta\Delta u$. Its largest eigenvalue is below
-# $8^2=64$, so gradient steps of $1/64$ are safe; with momentum $v$ and $\beta=\frac12$ fewer are needed:
+# A membrane has a kink at the edge of the hole. A bent *plate* continues slopes too: it minimises $E(u)=\frac12\lVert\Delta u\rVert^2$. As a matrix, $\Delta$ is symmetric, so $\nabla E=\Delta\Delta u$. The eigenvalues of $\Delta$ lie in $(-8,0]$, those of $\Delta\Delta$
+# below $8^2=64$, so gradient steps below $2/64$ shrink every error; with momentum $v$ and factor $\beta$ the bound is $2(1+\beta)/64$. We take half of it, and with $\beta=\frac12$ fewer steps are needed:
 #
 # $$v\leftarrow\beta v-\tfrac{1+\beta}{64}(1-m)\odot\Delta\Delta u,\quad u\leftarrow u+v\qquad\text{with limit}\quad\Delta\Delta u=0\ \text{at missing pixels} \tag{12.18}$$
 #
@@ -1477,6 +1515,31 @@ def hole_masks(n, size, side, count, generator):
 
 
 # %% [markdown]
+# Are they what they claim? A hole of side 6 has 36 missing pixels in 6 rows and 6 columns. A scratch of width $b$ is a strip: across it the pixels have standard deviation $b/\sqrt{12}$, along it $\ell/\sqrt{12}$, and there are about $b\ell$ of them. Principal axes measure that in any direction:
+
+# %%
+def strip(m):
+    """Width, length, number of missing pixels and cosine of the direction of one scratch."""
+    points = (m[0] == 0).nonzero().double()                             # (n, 2)
+    _, spread, axes = torch.linalg.svd(points - points.mean(0), full_matrices=False)
+    length, width = (spread * (12 / len(points))**0.5).tolist()
+    return width, length, len(points), abs(axes[0, 0].item())
+
+
+ones = hole_masks(40, 32, 6, 1, rng(38))
+cuts = [strip(m) for m in scratch_masks(60, 64, 1, 5, rng(41)) if (m == 0).sum() > 200]
+widths, lengths, counts, cosines = np.array(cuts).T
+missing_at = [(1 - ones).flatten(1).sum(1), *((1 - ones).amax((1, d)).sum(1) for d in (2, 3))]
+
+# %%
+check("12.15", "holes: 36 pixels, 6 rows, 6 columns", torch.stack(missing_at, 1),
+      torch.tensor([36.0, 6, 6]).expand(40, 3))
+check("12.15", "scratches of width 5: strips, about 5 pixels across",
+      (abs(widths - 5) < 0.5).all() and (abs(counts / lengths - 5) < 0.5).all())
+check("12.15", "most cross the image, in every direction",
+      len(cuts) > 40 and cosines.min() < 0.2 and cosines.max() > 0.98)
+
+# %% [markdown]
 # Training on corners of $32\times32$ of the patches:
 
 # %%
@@ -1565,7 +1628,7 @@ check("12.15", "large holes are harder for every method",
 # %% [markdown]
 # A crop with scratches and one with a large hole:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 def show_filled(kind, which):
     """The masked photo, truth and two fillings, cropped."""
     m, y = test_masks[kind], truth
@@ -1668,7 +1731,7 @@ check("12.19", "and far from returning x", (x_line - by_bayes)[likely].square().
 # %% [markdown]
 # The curve, with the dots of the net:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 def draw_denoiser(weight=0.3, sd=0.6):
     """Density and optimal denoiser of the two-peak mixture."""
     w = torch.tensor([weight, 1 - weight]).double()
@@ -1810,7 +1873,7 @@ check("12.19", "the net removes most of the noise: over 4 dB at sd 0.1 and 7 dB 
 # %% [markdown]
 # The cat at $\sigma=0.1$:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 show_crops({"noisy, sd 0.1": denoised["noisy", 0.1], **{name: denoised[name, 0.1] for name in
             (*CLASSICAL, "our net")}}, 0,
            (92, 98, 64))
@@ -1937,7 +2000,7 @@ check("12.9", "three linear layers are one 7 x 7 convolution", F.conv2d(x_c, ans
 
 # %% [markdown]
 # Right: depth with non-linearities enlarges the context (12.9) and the class of functions, and helps if the optimiser copes: Dong et al. (2016) found for plain nets that deeper was *not* better; Kim et al. (2016), whose phrase the notes
-# quote, made 20 layers work with a residual and clipped gradients, as here. Section 4 measured it: the gain is real, and much smaller than that from bicubic to the first trained layer.
+# quote, made 20 layers work with a residual and clipped gradients, as here. Section 4 measured it: the gain is real, here about as large as that from bicubic to the linear net, and soon exhausted.
 
 # %% [markdown]
 # ### L1, second · "so that the MSE between the result and the right picture is least"
@@ -2278,7 +2341,7 @@ exercise("12.E", posterior_variance, variance_cases(), atol=1e-6)
 # %% [markdown] tags=["exam"]
 # ### Question 22 · Why can super-resolution trained on MSE look blurred, and one trained with a perceptual loss show artefacts?
 #
-# **По-русски.** Почему суперразрешение, обученное с MSE, даёт размытую картинку, а обученное с perceptual loss — артефакты?
+# **По-русски.** Почему суперразрешение, обученное с MSE, может давать размытую картинку, а обученное с perceptual loss — артефакты?
 #
 # <details><summary>Model answer</summary>
 #
@@ -2297,8 +2360,8 @@ exercise("12.E", posterior_variance, variance_cases(), atol=1e-6)
 # *Both together*: the perception–distortion trade-off (Blau, Michaeli 2018): the least distance of $p_{\hat y}$ to $p_y$ is a non-increasing function of the allowed distortion; beyond the curve one cannot have both. Remedies: a weighted sum of losses, layers near the input, adversarial loss with MSE, resize-convolution or careful
 # initialisation against grids, interpolation of the two nets; and where truth matters (medicine, evidence), MSE or several samples with their spread.
 #
-# **Кратко по-русски.** Задача некорректна: одному $x$ соответствует много $y$ (ядро $A$). Минимум $\mathbb E\lVert y-\hat y\rVert^2$ — условное среднее $\mathbb E[y\mid x]$, то есть среднее всех подходящих резких картинок: оно размыто и может не быть похоже ни на одну. Perceptual loss сравнивает признаки $\phi_l$, которые почти не зависят от
-# точного положения деталей: сеть дорисовывает правдоподобную текстуру в ядре $A$ (галлюцинации), а неинъективность $\phi$ (пулинг, ReLU) и pixel shuffle дают сетку с периодом $s$. PSNR при этом падает. Это компромисс восприятия и искажения.
+# **Кратко по-русски.** Задача некорректна: одному $x$ соответствует много $y$ (ядро $A$). Так как $\mathbb E[\lVert y-\hat y\rVert^2\mid x]=\mathbb E[\lVert y-m\rVert^2\mid x]+\lVert m-\hat y\rVert^2$, минимум MSE достигается на условном среднем $m=\mathbb E[y\mid x]$, то есть на среднем всех подходящих резких картинок: оно размыто и может не быть похоже ни на одну из них, какой бы мощной ни была сеть. Перцептивная функция потерь (perceptual loss) $\sum_l\frac1{n_l}\lVert\phi_l(y)-\phi_l(\hat y)\rVert^2$ сравнивает признаки $\phi_l$, которые почти не зависят от
+# точного положения деталей: сеть дорисовывает правдоподобную текстуру в ядре $A$ (галлюцинации), а неинъективность $\phi$ (пулинг, ReLU) и pixel shuffle дают сетку с периодом $s$. PSNR при этом падает. Это компромисс между качеством восприятия и искажением (perception–distortion).
 #
 # **Typical mistake.** "MSE blurs because the net is too small or undertrained." The blur is the optimum itself. Or: "perceptual loss restores the lost detail": it cannot, the detail is not in $x$.
 #
