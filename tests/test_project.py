@@ -1,5 +1,6 @@
 """The project around the notebooks: pins, README, commands, readers' copies, the lone notebook."""
 
+import ast
 import json
 import os
 import re
@@ -101,6 +102,8 @@ def test_full_parameters_name_real_parameters():
         cell = next((c for c in b.code if "parameters" in c.metadata.get("tags", [])), None)
         for name in full.get(b.number) or {}:
             assert cell and re.search(rf"^{name} *=", cell.source, re.M), f"full.yaml: {b.number} has no parameter {name}"
+            small = ast.literal_eval(re.search(rf"^{name} *= *([^#\n]+)", cell.source, re.M)[1].strip())
+            assert type(full[b.number][name]) is type(small), f"{b.number}: {name} is {small!r} here, {full[b.number][name]!r} in full.yaml"
     assert set(full) <= {b.number for b in books()}
 
 
