@@ -84,12 +84,18 @@ class Book:
         return [node for node in self.statements[:last + 1] if id(node) in chosen]
 
     def run(self, statements, namespace=None):
-        """Execute statements as the notebook would, in notebooks/; returns (namespace, what they printed)."""
+        """Execute statements as the notebook would, in notebooks/; returns (namespace, what they printed).
+
+        torch's default dtype is float32 at the start, as in a fresh kernel; what a notebook sets holds for its namespace only.
+        """
         import matplotlib
+        import matplotlib.pyplot
+        import torch
 
         matplotlib.use("Agg")
         namespace = {"__name__": "__main__", "__builtins__": __builtins__} if namespace is None else namespace
-        said, here = io.StringIO(), os.getcwd()
+        said, here, before = io.StringIO(), os.getcwd(), torch.get_default_dtype()
+        torch.set_default_dtype(namespace.get("__default_dtype__", torch.float32))
         os.chdir(self.path.parent)
         try:
             with contextlib.redirect_stdout(said):
@@ -97,6 +103,9 @@ class Book:
                     exec(compile(ast.Module([node], []), f"<{self}>", "exec"), namespace)
         finally:
             os.chdir(here)
+            matplotlib.pyplot.close("all")
+            namespace["__default_dtype__"] = torch.get_default_dtype()
+            torch.set_default_dtype(before)
         return namespace, said.getvalue()
 
     def definitions(self):
