@@ -1201,6 +1201,12 @@ def crops(names, size=64):
     photos = [data.photo(name).to(device) for name in names]
     return [torch.stack([half(x, right) for x in photos]) for right in (0, 1)]
 
+# %%
+halves, whole = crops(("temple",)), data.photo("temple").to(device)          # 427 x 640
+for side, (part, columns) in enumerate(zip(halves, (slice(0, 320), slice(320, 640)))):
+    check("11.14", f"crop {side} has the colours of its half of the photo",
+          part[0].mean((1, 2)), whole[:, 53:373, columns].mean((1, 2)), atol=2e-3)
+
 # %% [markdown]
 # A judge is right when the smallest distance of a row stands on the diagonal:
 
@@ -1293,6 +1299,13 @@ judges = {
 }
 shares = pd.DataFrame({which: forgiven(by, HELD_OUT) for which, by in judges.items()}).T
 shares.round(2)
+
+# %%
+motifs = [photo(name, 72).cpu().numpy() for name in HELD_OUT]               # forgiven's own size
+dimmed = [0.2 * np.linalg.norm(image) for image in motifs]
+gaps = [np.linalg.norm(p - q) for p, q in itertools.combinations(motifs, 2)]
+check("11.1", "the table's first row, darker: by numpy, mean distance over mean distance",
+      shares.loc["pixels", "darker"], np.mean(dimmed) / np.mean(gaps), rtol=1e-4)
 
 # %% [markdown]
 # **By eye, and by the other's loss.** A texture and a reconstruction with the random net, to be held against *from tiles* and `conv4_1` above. The style loss of each texture is then judged by the *other* net, as a share
@@ -1569,6 +1582,13 @@ def random_patches(photos, n, size, generator):
         patch = F.interpolate(patch, (size, size), mode="bilinear", antialias=True)
         out.append(patch.flip(-1) if flip < 0.5 else patch)
     return torch.cat(out)
+
+# %%
+square = torch.rand(3, 8, 8, generator=rng(36))
+same, mirrored = ((random_patches([square], 20, 8, rng(37)) - x).abs().amax((1, 2, 3)) < 1e-5
+                  for x in (square, square.flip(-1)))
+check("11.17", "patches of the photo's own size: the photo or its mirror image, both occur",
+      bool((same ^ mirrored).all() and same.any() and mirrored.any()))
 
 # %% [markdown]
 # `N_PATCHES` of them serve here:
