@@ -55,12 +55,12 @@ REPO = os.environ.get("COURSE_REPO") or ""  # the course's address; COURSE_REPO 
 here = pathlib.Path.cwd()
 homes = [p for p in (here, *here.parents, here / "course") if (p / "helpers/checks.py").exists()]
 if not homes:  # a lone notebook: fetch the course beside it and install what it imports
-    if not REPO: raise RuntimeError("The course's address is not set: put it into COURSE_REPO")
+    if not REPO: raise RuntimeError("Where is the course? Run %env COURSE_REPO=<address>, then this cell")
     subprocess.run(["git", "clone", "-q", "--depth", "1", REPO, "course"], check=True)
     subprocess.run([sys.executable, "course/helpers/install.py"], check=True)
 sys.path.insert(0, str([*homes, here / "course"][0]))
-from helpers import (check, compare_speed, data, exercise, get_device, progress, seed, timed,
-                     use_style)
+from helpers import (break_it, check, claim, compare_speed, data, exercise, get_device, progress,
+                     scheme, seed, timed, use_style)
 seed(0); device = get_device(); use_style()
 
 # %% [markdown]
