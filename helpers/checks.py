@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 COURSE = Path(__file__).resolve().parents[1]
 
 
@@ -92,7 +93,7 @@ def exercise(name, attempt, cases, *, atol=1e-6, mistakes=None):
 
 
 def _verdict(attempt, args, expected, atol):
-    """None if the attempt answers this case rightly, NotImplemented for an untouched stub, else one line that says what is wrong."""
+    """None if the attempt answers this case rightly, NotImplemented for an untouched stub, else what is wrong, in one line."""
     try:
         got = attempt(*copy.deepcopy(args))
     except Exception as error:      # a reader's bug of any kind becomes one readable line
@@ -182,8 +183,8 @@ def _problem(head, ours, reference, atol, rtol, above=None, below=None):
 
 def _integers(value):
     """The integers of an array or tensor as nested lists, None for other values."""
-    if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_floating_point() and not value.is_complex():
-        return value.detach().cpu().tolist()
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy() if value.layout == torch.strided and value.dtype in INTEGERS else None
     value = value if isinstance(value, (int, np.ndarray, np.integer)) else np.zeros(0)
     return np.asarray(value).tolist() if np.asarray(value).dtype.kind in "iu" else None
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import jupytext
 import nbformat
 
+from helpers import program
+
 ROOT = Path(__file__).resolve().parents[1]
 IGNORE = "nbval-ignore-output"
-CHANGES = ("append", "extend", "insert", "update", "add", "pop", "load_state_dict", "fit", "initialize", "eval", "train", "to", "double")
 SOLUTION = re.compile(r"<summary>Solution (\d\d\.[A-Z])</summary>.*?```python\n(.*?)```", re.S)
 
 
@@ -23,7 +24,7 @@ class Book:
 
     def __init__(self, text):
         self.text, self.number = Path(text), Path(text).name[:2]
-        self.path = self.text.parents[1] / f"{self.text.stem}.ipynb"
+        self.path = ROOT / "notebooks" / f"{self.text.stem}.ipynb"
 
     def __repr__(self):
         return self.text.stem
@@ -52,17 +53,12 @@ class Book:
     @cached_property
     def statements(self):
         """Every top-level statement of the code, in order (widget cells and magics left out)."""
-        sources = [c.source for c in self.code if "interact(" not in c.source or "def " in c.source]
-        return [node for source in sources for node in ast.parse(source).body]
+        return program.statements([c.source for c in self.code])
 
     @cached_property
     def checks(self):
         """(equation, statement) for every statement that contains a call of check."""
-        found = []
-        for node in self.statements:
-            calls = [c for c in ast.walk(node) if isinstance(c, ast.Call) and getattr(c.func, "id", "") == "check"]
-            found += [(c.args[0].value, node) for c in calls if c.args and isinstance(c.args[0], ast.Constant)]
-        return found
+        return program.checks(self.statements)
 
     @cached_property
     def solutions(self):
@@ -71,17 +67,7 @@ class Book:
 
     def needed(self, targets):
         """The statements that the target statements depend on, themselves included, in order: a static slice."""
-        last = max(self.statements.index(t) for t in targets)
-        names, chosen, before = set(), {id(t) for t in targets}, -1
-        for t in targets:
-            names |= _uses(t)
-        while before != len(chosen):
-            before = len(chosen)
-            for node in self.statements[:last + 1]:
-                if id(node) not in chosen and (_binds(node) & names or _is_setup(node) or _trains(node)):
-                    chosen.add(id(node))
-                    names |= _uses(node)
-        return [node for node in self.statements[:last + 1] if id(node) in chosen]
+        return program.needed(self.statements, targets)
 
     def run(self, statements, namespace=None):
         """Execute statements as the notebook would, in notebooks/; returns (namespace, what they printed).
@@ -129,23 +115,13 @@ class Book:
 
 
 def books():
-    """All notebooks, in order."""
-    return [Book(p) for p in sorted((ROOT / "notebooks/text").glob("[0-9][0-9]_*.py"))]
+    """All notebooks, in order; the mutation sweep puts its changed text (COURSE_MUTANT) in the place of one."""
+    mutant = Path(os.environ.get("COURSE_MUTANT", "."))
+    return [Book(mutant if p.name == mutant.name else p) for p in sorted((ROOT / "notebooks/text").glob("[0-9][0-9]_*.py"))]
 
 
 def book(number):
     return next(b for b in books() if b.number == number)
-
-
-def _is_setup(node):
-    source = ast.unparse(node)
-    return "sys.path.insert" in source or source.startswith("torch.set_default_dtype")
-
-
-def _trains(node):
-    """Does this statement take optimiser steps? They change what no name in it shows, so slices always keep it."""
-    return not isinstance(node, (ast.FunctionDef, ast.ClassDef)) and any(
-        isinstance(c, ast.Call) and getattr(c.func, "attr", "") in ("step", "backward") for c in ast.walk(node))
 
 
 def _is_literal(node):
@@ -154,27 +130,3 @@ def _is_literal(node):
         return True
     except ValueError:
         return False
-
-
-def _uses(node):
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-
-
-def _binds(node):
-    """Names that a statement binds or changes in place."""
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-        return {node.name}
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return {(a.asname or a.name).split(".")[0] for a in node.names}
-    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    names |= {_base(n) for n in ast.walk(node) if isinstance(n, (ast.Subscript, ast.Attribute)) and isinstance(n.ctx, ast.Store)}
-    for call in (n for n in ast.walk(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
-        if call.func.attr.endswith("_") or call.func.attr in CHANGES:
-            names.add(_base(call.func))
-    return names - {""}
-
-
-def _base(node):
-    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Call)):
-        node = node.func if isinstance(node, ast.Call) else node.value
-    return node.id if isinstance(node, ast.Name) else ""

@@ -1,102 +1,156 @@
-"""Break every formula of a notebook, one place at a time, and see a check fail: `python -m tests.mutate 43 [function …]`.
+"""Break every function of a notebook, one place at a time, and see a check or a test fail: `make mutate NB=43 [ARGS="-k als"]`.
 
-Each public function and class is changed in one operator, number, index or transposition; then the notebook's checks run (with
-what they depend on) in a process of their own. Survivors are printed: equivalent changes, or claims without a proof.
+Each change of helpers/breaking.py is tried in three steps, the fastest first: the checks that the function reaches, on a copy of the
+page's state; then the page's slice from the start; then the notebook's own tests (tests/test_43_*.py). What all three leave alone is
+a survivor: an equivalent change (tests/equivalents.yaml holds those that a person has confirmed, with the reason), or a gap.
+Results go to build/mutants/NB.jsonl line by line: a sweep that was stopped goes on where it was. Changed code is tried anew.
 """
 
+import argparse
 import ast
-import copy
+import hashlib
+import json
 import multiprocessing
+import os
+import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
-from tests.book import book
+import torch
+import yaml
 
-SWAP = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.MatMult: ast.Mult, ast.Lt: ast.LtE,
-        ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Pow: ast.Mult,
-        ast.And: ast.Or, ast.Or: ast.And, ast.FloorDiv: ast.Div}
-OTHER = {"exp": "log", "log": "exp", "sum": "mean", "mean": "sum", "max": "min", "min": "max", "sin": "cos", "cos": "sin",
-         "tanh": "sigmoid", "zeros_like": "ones_like", "ones_like": "zeros_like", "argmax": "argmin", "cumsum": "cumprod"}
+from helpers import program as p
+from helpers.breaking import Workbench, places
+from tests.book import ROOT, book
 
-
-def places(function):
-    """All single changes of a function, as (description, changed copy)."""
-    for k, node in enumerate(ast.walk(function)):
-        for label, change in _changes(node):
-            twin = copy.deepcopy(function)
-            target = list(ast.walk(twin))[k]
-            change(target)
-            ast.fix_missing_locations(twin)
-            try:
-                compile(ast.Module([twin], []), "mutant", "exec")
-            except (SyntaxError, ValueError):
-                continue
-            if ast.dump(twin) != ast.dump(function):
-                yield f"{function.name}, line {getattr(node, 'lineno', function.lineno)}: {label}: {ast.unparse(node)[:70]}", twin
+EQUIVALENT = ROOT / "tests/equivalents.yaml"
 
 
-def _changes(node):
-    def set_op(new):
-        return lambda n: setattr(n, "op", new())
-
-    if isinstance(node, (ast.BinOp, ast.AugAssign, ast.BoolOp)) and type(node.op) in SWAP:
-        yield f"{type(node.op).__name__} -> {SWAP[type(node.op)].__name__}", set_op(SWAP[type(node.op)])
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAP:
-        yield "comparison", lambda n: setattr(n, "ops", [SWAP[type(n.ops[0])](), *n.ops[1:]])
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        yield "sign dropped", set_op(ast.UAdd)
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        yield f"{node.value} + 1", lambda n: setattr(n, "value", n.value + 1)
-    if isinstance(node, ast.Constant) and type(node.value) is bool:
-        yield "not", lambda n: setattr(n, "value", not n.value)
-    if isinstance(node, ast.Attribute) and node.attr in ("T", "mT"):
-        yield "transposition dropped", lambda n: setattr(n, "attr", "real")
-    if isinstance(node, ast.Attribute) and node.attr in OTHER:
-        yield f"{node.attr} -> {OTHER[node.attr]}", lambda n: setattr(n, "attr", OTHER[n.attr])
-    if isinstance(node, ast.Call) and len(node.args) == 2 and not node.keywords:
-        yield "arguments swapped", lambda n: setattr(n, "args", n.args[::-1])
-    if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.ctx, ast.Load):
-        yield "pair swapped", lambda n: setattr(n, "elts", n.elts[::-1])
+def key_of(notebook, label, twin):
+    """A name for a change that stays as long as the function and the change stay."""
+    return f"{notebook.number}:{hashlib.sha256((label + ast.dump(twin)).encode()).hexdigest()[:12]}"
 
 
-def _attempt(notebook, program, queue):
-    import torch
+def in_child(function, seconds):
+    """function() in a forked process: what it returns, or a sentence if it stops or takes too long."""
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
 
-    torch.set_num_threads(1)
+    def work():
+        torch.set_num_threads(1)
+        sys.stdout = sys.stderr = open(os.devnull, "w")
+        try:
+            queue.put(function())
+        except BaseException as error:      # whatever stops the page has noticed the change
+            queue.put(f"{type(error).__name__}: {' '.join(str(error).split())[:90]}")
+
+    child = context.Process(target=work, daemon=True)
+    child.start()
     try:
-        notebook.run(program)
-        queue.put("survived")
-    except BaseException as error:      # whatever stops the page has noticed the change
-        queue.put(f"{type(error).__name__}: {' '.join(str(error).split())[:90]}")
+        return queue.get(timeout=seconds)
+    except Exception:
+        return f"stopped after {seconds} s"
+    finally:
+        child.kill()
 
 
-def survivors(number, only=(), limit=180, report=print):
-    """Descriptions of the changes that no check notices."""
+def on_the_bench(bench, name, twin):
+    """The first check that fails on a copy of the page's state, or None."""
+    verdicts, _ = bench.judge(name, twin, first=True)
+    return next((f"({eq}) {fate}" for eq, _, fate in verdicts if fate), None)
+
+
+def from_the_start(notebook, node, twin):
+    """None if the page's checks all hold with the changed function."""
+    proofs = [n for _, n in notebook.checks]
+    notebook.run([twin if n is node else n for n in notebook.needed(proofs)])
+
+
+def by_the_tests(notebook, node, twin, seconds):
+    """Which of the notebook's own tests fails with the changed function, or None. The change travels as text."""
+    cell = next(c for c in notebook.code if any(ast.dump(n) == ast.dump(node) for n in ast.parse(c.source).body))
+    old = next(n for n in ast.parse(cell.source).body if ast.dump(n) == ast.dump(node))
+    first = min([old.lineno, *(d.lineno for d in old.decorator_list)]) - 1
+    lines = cell.source.splitlines()
+    broken = "\n".join([*lines[:first], ast.unparse(twin), *lines[old.end_lineno:]])
+    text = notebook.text.read_text(encoding="utf-8")
+    assert text.count(cell.source) == 1
+    target = ROOT / "build/mutants" / f"{os.getpid()}-{time.monotonic_ns()}" / "notebooks/text" / notebook.text.name
+    target.parent.mkdir(parents=True)
+    target.write_text(text.replace(cell.source, broken), encoding="utf-8")
+    files = sorted(ROOT.glob(f"tests/test_{notebook.number}_*.py"))
+    try:
+        if not files:
+            return None
+        ran = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, files)], cwd=ROOT,
+                             env=os.environ | {"COURSE_MUTANT": str(target)}, capture_output=True, text=True, timeout=seconds)
+        failed = [line for line in ran.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        return (failed or ["the tests stopped"])[0][:110] if ran.returncode else None
+    except subprocess.TimeoutExpired:
+        return f"the tests took more than {seconds} s"
+    finally:
+        target.unlink()
+        for folder in (target.parent, target.parents[1], target.parents[2]):
+            folder.rmdir()
+
+
+def sweep(number, only="", jobs=2, seconds=120, tests=True, report=print):
+    """Try every change of a notebook's functions; returns {key: (description, fate)}, fate None for a survivor."""
     notebook = book(number)
-    import torch  # noqa: F401  (once, before the processes are forked)
+    proofs = [node for _, node in notebook.checks]
+    functions = [n for n in notebook.needed(proofs) if p.is_definition(n) and only in n.name and not n.name.endswith("_wrong")]
+    log = ROOT / "build/mutants" / f"{number}.jsonl"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    done = {r["key"]: r for r in map(json.loads, log.read_text(encoding="utf-8").splitlines())} if log.exists() else {}
+    space, _ = notebook.run(notebook.needed(proofs))          # unbroken, it must pass: else every change would seem noticed
+    torch.set_default_dtype(space["__default_dtype__"])
+    bench = Workbench(notebook.statements, space, limit=seconds)
 
-    program = notebook.needed([node for _, node in notebook.checks])
-    functions = [n for n in program if isinstance(n, (ast.FunctionDef, ast.ClassDef))
-                 and (n.name in only if only else not n.name.endswith(("_loop", "_wrong")))]
-    alive, context = [], multiprocessing.get_context("fork")
-    notebook.run(program)               # unbroken, it must pass: else every change would seem to be noticed
-    for function in functions:
-        for label, twin in places(function):
-            queue, changed = context.Queue(), [twin if n is function else n for n in program]
-            process, start = context.Process(target=_attempt, args=(notebook, changed, queue)), time.perf_counter()
-            process.start()
-            try:
-                fate = queue.get(timeout=limit)
-            except Exception:
-                fate = f"stopped after {limit} s"
-            process.kill()
-            if fate == "survived":
-                alive.append(label)
-            report(f"{'SURVIVED' if fate == 'survived' else 'noticed '} {label}   [{fate}, {time.perf_counter() - start:.1f} s]",
-                   flush=True)
-    return alive
+    def one(node, label, twin):
+        start = time.perf_counter()
+        fate = in_child(lambda: on_the_bench(bench, node.name, twin), seconds)
+        fate = fate or in_child(lambda: from_the_start(notebook, node, twin), 2 * seconds)
+        fate = fate or (by_the_tests(notebook, node, twin, 2 * seconds) if tests else None)
+        return fate, time.perf_counter() - start
+
+    found = {}
+    with ThreadPoolExecutor(jobs) as pool, open(log, "a", encoding="utf-8") as out:
+        for node in functions:
+            todo = [(key_of(notebook, label, twin), label, twin) for label, twin in places(node)]
+            if any(key not in done for key, *_ in todo):
+                bench._plan(node.name)                        # the unbroken run, once, before the forks
+            fates = pool.map(lambda t, node=node: (t, done[t[0]]) if t[0] in done else (t, one(node, t[1], t[2])), todo)
+            for (key, label, _), result in fates:
+                if key not in done:
+                    result = {"key": key, "change": label, "fate": result[0], "seconds": round(result[1], 1)}
+                    out.write(json.dumps(result, ensure_ascii=False) + "\n")
+                    out.flush()
+                found[key] = result["change"], result["fate"]
+                report(f"{'noticed ' if result['fate'] else 'SURVIVED'} {key} {label}   [{result['fate']}, {result['seconds']} s]", flush=True)
+    return found
+
+
+def score(number, found):
+    """(noticed, equivalent, open survivors) of a sweep; equivalents are those that a person confirmed."""
+    confirmed = (yaml.safe_load(EQUIVALENT.read_text(encoding="utf-8")) if EQUIVALENT.exists() else None) or {}
+    survivors = {key: change for key, (change, fate) in found.items() if not fate}
+    return len(found) - len(survivors), [k for k in survivors if k in confirmed], {k: c for k, c in survivors.items() if k not in confirmed}
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="make mutate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("number")
+    parser.add_argument("-k", default="", help="only functions whose name contains this")
+    parser.add_argument("-j", type=int, default=2, help="processes at once")
+    parser.add_argument("--seconds", type=int, default=120, help="limit for one change")
+    parser.add_argument("--no-tests", action="store_true", help="only the page's checks")
+    a = parser.parse_args()
+    noticed, equivalent, left = score(a.number, sweep(a.number, a.k, a.j, a.seconds, not a.no_tests))
+    print(f"{a.number}: {noticed} noticed, {len(equivalent)} equivalent (confirmed in {EQUIVALENT.name}), {len(left)} open; "
+          f"score {noticed / max(noticed + len(left), 1):.1%} of the changes that are not equivalent")
+    print(*(f"  {key}: {change}" for key, change in left.items()), sep="\n")
 
 
 if __name__ == "__main__":
-    left = survivors(sys.argv[1], sys.argv[2:])
-    print(f"{len(left)} survivors", *left, sep="\n  ")
+    main()
