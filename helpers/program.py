@@ -63,8 +63,18 @@ def is_definition(node):
 
 
 def uses(node):
-    """Names that a statement reads."""
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    """Names that a statement reads from the page: without the local names of the functions it defines."""
+    if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+        parts = node.body if isinstance(node.body, list) else [node.body]
+        inside = set().union(*(uses(part) for part in parts))
+        a = node.args
+        own = {x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg) if x}
+        own |= {n.id for part in parts for n in ast.walk(part) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        outside = [*a.defaults, *filter(None, a.kw_defaults), *getattr(node, "decorator_list", [])]
+        return inside - own | set().union(*map(uses, outside))
+    if isinstance(node, ast.Name):
+        return {node.id} if isinstance(node.ctx, ast.Load) else set()
+    return set().union(*(uses(child) for child in ast.iter_child_nodes(node)))
 
 
 def binds(node):
@@ -91,23 +101,28 @@ def _base(node):
 def affected(program, name, targets):
     """What has to run again when the definition of `name` changes, so that the targets say what they would: a sub-list.
 
-    Forwards: which targets depend on it. Backwards from those: whatever they need that depends on it too, or that a later
-    statement of the page has bound anew (its last value would be the wrong one). All else can be taken as the page left it.
+    Forwards: which targets depend on it. Backwards from those: whatever they need that depends on it too, or that another
+    statement, a later one of the page or one that runs again, has bound anew. All else can be taken as the page left it.
     """
     graph = _Graph(program)
     stale = graph.stale(name)
-    open_, chosen = [k for k, node in enumerate(program) if node in targets and graph.reads[k] & stale[k]], set()
+    open_, chosen = {k for k, node in enumerate(program) if node in targets and graph.reads[k] & stale[k]}, set()
     while open_:
-        k = open_.pop()
-        if k not in chosen:
-            chosen.add(k)
-            wrong = (used for used in graph.reads[k] if used in stale[k] or graph.last.get(used, -1) > k)
-            open_ += [j for used in wrong for j in graph.binders(used, k)]
+        chosen |= open_
+        moved = set().union(*(graph.bound[k] for k in chosen))
+        open_ = {j for k in chosen for used in graph.reads[k] if used in stale[k] | moved or graph.last.get(used, -1) > k
+                 for j in graph.binders(used, k)} - chosen
     again = {name}.union(*(graph.bound[k] for k in chosen))
     for k, node in enumerate(program):          # functions look their names up in the namespace they were made in
         if is_definition(node) and (node.name == name or graph.reads[k] & again):
             chosen.add(k)
     return [program[k] for k in sorted(chosen)]
+
+
+def _makes_generator(node):
+    """Does this statement bind a random generator? Whoever reads one changes it."""
+    call = isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and ast.unparse(node.value)
+    return bool(call) and call.startswith(("torch.Generator(", "np.random.default_rng(", "np.random.RandomState("))
 
 
 class _Graph:
@@ -121,7 +136,8 @@ class _Graph:
             if is_definition(node):
                 inside.setdefault(node.name, set()).update(used)
         self.reads = [self._closed(used, inside) for used in plain]
-        self.bound = [binds(node) | (used if trains(node) else set()) for node, used in zip(program, plain)]
+        drawn_from = set().union(*(binds(node) for node in program if _makes_generator(node)))
+        self.bound = [binds(node) | (used if trains(node) else used & drawn_from) for node, used in zip(program, plain)]
         self.last = {name: k for k, names in enumerate(self.bound) for name in names}
 
     @staticmethod

@@ -1,0 +1,158 @@
+"""The workbench behind break_it and the mutation sweep, on a small page of its own."""
+
+import ast
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import break_it, check
+from helpers import program as p
+from helpers.breaking import Workbench, places, table
+from tests.book import ROOT, book
+from tests.mutate import by_the_tests, key_of, score
+
+TINY = '''
+# %% [markdown]
+# # A page
+# %%
+import torch
+g = torch.Generator().manual_seed(1)
+x = torch.randn(5, generator=g)
+# %%
+def square(x):
+    if x.ndim != 1:
+        raise ValueError("one dimension")
+    return x * x
+def norm(x):
+    """Root of the sum of squares."""
+    return square(x).sum() ** 0.5
+def idle(x):
+    return x + 0 * x.sum()
+# %%
+total, calls = square(x).sum(), []
+calls.append(total)
+check("1.1", "squares", square(x), x**2)
+# %%
+y = torch.randn(5, generator=g)
+check("1.2", "the norm is torch's", norm(y), y.norm(), rtol=1e-6)
+# %% tags=["x"]
+x = 2 * y          # the name is used anew
+check("1.2", "the norm is homogeneous", norm(x), 2 * norm(y), rtol=1e-6)
+check("1.3", "another thing", x, 2 * y)
+check("1.4", "nothing is added", idle(y), y)
+'''
+
+
+@pytest.fixture
+def page(capsys):
+    program = p.statements(p.code_cells(TINY))
+    space = {"check": check}
+    for node in program:
+        exec(compile(ast.Module([node], []), "page", "exec"), space)
+    capsys.readouterr()
+    return program, space
+
+
+def broken(program, name, part):
+    node = next(n for n in program if getattr(n, "name", "") == name)
+    return next((label, twin) for label, twin in places(node) if part in label)
+
+
+def test_code_cells_are_read_from_the_text():
+    for b in (book("43"), book("00")):
+        ours = [ast.dump(n) for n in p.statements(p.code_cells(b.text.read_text(encoding="utf-8")))]
+        assert ours == [ast.dump(n) for n in b.statements]
+
+
+def test_the_checks_that_notice_turn_red_and_the_others_stay(page):
+    bench = Workbench(*page)
+    label, twin = broken(page[0], "square", "* → /")
+    assert label == "square, line 4: * → / in x * x"
+    verdicts, left = bench.judge("square", twin)
+    assert [eq for eq, *_ in verdicts] == ["1.1", "1.2", "1.2"] and not left, "1.3 and 1.4 do not depend on it"
+    assert verdicts[0][1] == "squares" and "largest absolute error" in verdicts[0][2]
+    assert "largest absolute error" in verdicts[1][2]
+    verdicts, _ = bench.judge("norm", broken(page[0], "norm", "0.5 → 1.5")[1])
+    assert [bool(fate) for *_, fate in verdicts] == [True, True]
+
+
+def test_an_unbroken_function_stays_green(page):
+    bench = Workbench(*page)
+    for name, node in bench.functions().items():
+        verdicts, left = bench.judge(name, node)
+        assert verdicts and not left and not [fate for *_, fate in verdicts if fate]
+
+
+def test_the_page_itself_is_never_touched(page):
+    program, space = page
+    before = {k: (v, v.clone() if isinstance(v, torch.Tensor) else None) for k, v in space.items()}
+    calls, states = list(space["calls"]), (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    drawn = space["g"].get_state()
+    bench = Workbench(program, space)
+    for name, node in bench.functions().items():
+        for _, twin in places(node):
+            bench.judge(name, twin)
+    assert set(space) == set(before) and space["calls"] == calls
+    assert all(space[k] is v and (copy is None or torch.equal(v, copy)) for k, (v, copy) in before.items())
+    assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    assert torch.equal(space["g"].get_state(), drawn)
+
+
+def test_a_change_that_nothing_notices_is_shown_as_such(page):
+    bench = Workbench(*page)
+    label, twin = broken(page[0], "idle", "sum → mean")
+    assert "No check noticed" in table(bench, "idle", label, twin)
+    label, twin = broken(page[0], "idle", "0 → 1")
+    assert "1 of 1 checks noticed" in table(bench, "idle", label, twin)
+
+
+def test_what_takes_too_long_is_stopped_and_said(page):
+    program, space = page
+    bench = Workbench(program, space, limit=0.3)
+    endless = ast.parse("def norm(x):\n    while True:\n        pass").body[0]
+    verdicts, _ = bench.judge("norm", endless)
+    assert verdicts[0][2] == "took more than 0.3 s here"
+
+
+def test_first_stops_at_the_first_failure(page):
+    bench = Workbench(*page)
+    assert len(bench.judge("square", broken(page[0], "square", "* → /")[1], first=True)[0]) == 1
+
+
+def test_changes_of_refusals_are_offered_to_the_sweep_only(page):
+    node = next(n for n in page[0] if getattr(n, "name", "") == "square")
+    every, offered = ([label for label, _ in places(node, guards)] for guards in (True, False))
+    assert any("!= → ==" in label for label in every) and not any("!= → ==" in label for label in offered)
+    assert set(offered) < set(every)
+
+
+@pytest.mark.parametrize("source, change", [
+    ("a + b", "a - b"), ("a * b", "a / b"), ("a @ b", "a * b"), ("a < b", "a <= b"), ("-a", "+a"), ("a.mT", "a.real"), ("a.sum(0)", "a.mean(0)"),
+    ("a.sum(0)", "a.sum(1)"), ("f(a, b)", "f(b, a)"), ("(a, b)", "(b, a)"), ("a and b", "a or b"), ("f(k=True)", "f(k=False)"), ("a ** 2", "a * 2")])
+def test_the_changes(source, change):
+    node = ast.parse(f"def f(a, b):\n    return {source}").body[0]
+    assert change in [ast.unparse(twin.body[0].value) for _, twin in places(node)]
+
+
+def test_break_it_wants_a_page():
+    with pytest.raises(RuntimeError, match='PAGE = "43"'):
+        break_it()
+
+
+def test_the_sweep_keeps_score():
+    found = {"43:a": ("change a", "noticed"), "43:b": ("change b", None), "43:c": ("change c", None)}
+    import tests.mutate as m
+    assert score("43", found)[0] == 1
+    known = m.yaml.safe_load(m.EQUIVALENT.read_text(encoding="utf-8")) if m.EQUIVALENT.exists() else {}
+    assert all(isinstance(reason, str) and len(reason) > 20 for reason in (known or {}).values()), "an equivalent needs its reason"
+
+
+def test_a_change_travels_into_the_tests_of_its_notebook(tmp_path):
+    b = book("43")
+    node = next(n for n in b.statements if getattr(n, "name", "") == "solve_user")
+    label, twin = next((label, twin) for label, twin in places(node) if "@ → *" in label)
+    assert key_of(b, label, twin) != key_of(b, label, node)
+    assert by_the_tests(b, node, twin, 120)
+    assert not list((ROOT / "build/mutants").glob("*/notebooks")), "the changed copy is removed"
