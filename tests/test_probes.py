@@ -1,0 +1,133 @@
+"""Public functions as people call them: numpy arrays, other float types, bytes, views that are not contiguous, NaN, nothing at all.
+
+Each entry says with which arguments a function is called and which kinds of input do not apply; all others must give what float64
+tensors give, NaN and nothing must never become a number, and no call may change its arguments. Values are small integers, so that
+every type can hold them.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from tests.book import book
+
+
+def t(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def grid(*shape, modulus=7, step=3):
+    """Small integers without a pattern that a transposition would leave alone."""
+    n = int(np.prod(shape))
+    return ((torch.arange(n) * step + torch.arange(n) // 3) % modulus).double().reshape(shape)
+
+
+def image(*shape):
+    return grid(*shape, modulus=5) / 4          # 0, 1/4 … 1: exact in float16
+
+
+RELEVANCE, SCORES = t(0, 1, 0, 1, 1, 0), t(3, 5, 1, 4, 2, 6)
+RATED = torch.tensor([[5.0, 3, 0, 1, 4], [4, 2, 1, 1, 3], [1, 1, 5, 4, 2], [2, 5, 4, 3, 1]], dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Number and name of a function, its arguments, the kinds that do not apply, its tolerance in half precision."""
+
+    number: str
+    name: str
+    arguments: tuple
+    without: tuple = ()                    # each with its reason behind the entry
+    loose: float = 2e-3
+    options: dict = field(default_factory=dict)
+
+    def __str__(self):
+        return f"{self.number}-{self.name}"
+
+
+PROBES = [
+    Probe("11", "content_loss", (grid(2, 3, 4, 4), grid(2, 3, 4, 4, step=5))),
+    Probe("11", "gram_matrix", (grid(3, 4, 5),)),
+    Probe("11", "style_loss", (grid(3, 4, 4), grid(3, 4, 4, step=5)), loose=5e-3),
+    Probe("11", "total_variation", (image(3, 5, 6),), without=("bytes",)),              # bytes are another scale of photos
+    Probe("12", "psnr", (image(5, 6), image(5, 6).flip(0), 1.0), without=("bytes",)),
+    Probe("12", "ssim", (image(16, 17), image(16, 17).flip(0), 1.0), without=("bytes",), loose=5e-3),
+    Probe("13", "kl_diag_gaussian", (t(1, -2, 3), t(0, 1, -1)), without=("bytes",)),     # no negative bytes
+    Probe("41", "hitrate_at_k", (RELEVANCE, SCORES, 2)),
+    Probe("41", "precision_at_k", (RELEVANCE, SCORES, 3)),
+    Probe("41", "recall_at_k", (RELEVANCE, SCORES, 3)),
+    Probe("41", "average_precision_at_k", (RELEVANCE, SCORES, 4)),
+    Probe("41", "reciprocal_rank", (RELEVANCE, SCORES)),
+    Probe("41", "dcg_at_k", (grid(6, modulus=3), SCORES, 4)),
+    Probe("41", "ndcg_at_k", (grid(6, modulus=3), SCORES, 4)),
+    Probe("41", "roc_auc", (RELEVANCE, SCORES)),
+    Probe("41", "diversity", (grid(4, 3),)),
+    Probe("41", "rating_errors", (t(3, 4, 5, 1), t(2, 4, 4, 3))),
+    Probe("42", "pearson_similarity", (RATED,), without=("NaN", "bytes")),   # NaN is a missing rating there
+    Probe("42", "cosine_similarity", (RATED,), without=("NaN", "bytes")),
+    Probe("43", "solve_user", (grid(5, 2), grid(5), 0.5), without=("empty",)),  # no ratings: p_u = 0
+]
+KINDS = {
+    "numpy": lambda x: x.numpy().copy(),
+    "float32": lambda x: x.float(),
+    "float16": lambda x: x.half(),
+    "strided": lambda x: torch.stack([x, -x], -1)[..., 0],
+    "bytes": lambda x: x.to(torch.uint8),
+    "NaN": lambda x: torch.where(torch.arange(x.numel()).reshape(x.shape) == 1, torch.nan, x),
+    "empty": lambda x: x[:0],
+}
+CASES = [pytest.param(probe, kind, id=f"{probe}-{kind}") for probe in PROBES for kind in KINDS if kind not in probe.without]
+
+
+@cache
+def definitions(number):
+    return book(number).definitions()
+
+
+def changed(arguments, kind):
+    return tuple(KINDS[kind](x) if isinstance(x, torch.Tensor) else x for x in arguments)
+
+
+def flat(result):
+    """A result of any kind as one float64 array."""
+    if isinstance(result, dict):
+        result = list(result.values())
+    if isinstance(result, (tuple, list)):
+        return np.concatenate([flat(part) for part in result])
+    return np.asarray(result.detach().double() if isinstance(result, torch.Tensor) else result, dtype=np.float64).ravel()
+
+
+@pytest.mark.parametrize("probe, kind", CASES)
+def test_a_public_function_on_what_people_have(probe, kind):
+    function = definitions(probe.number)[probe.name]
+    arguments = changed(probe.arguments, kind)
+    if kind in ("NaN", "empty"):
+        try:
+            result = flat(function(*arguments, **probe.options))
+        except (ValueError, TypeError) as refused:
+            assert len(str(refused)) > 25, f"a riddle: {refused!r} should name cause and cure"
+        else:
+            assert not result.size or np.isnan(result).any(), f"{kind} became {result}"
+        return
+    expected = flat(function(*copy.deepcopy(probe.arguments), **probe.options))
+    got = flat(function(*arguments, **probe.options))
+    assert got.shape == expected.shape
+    tolerance = {"float16": probe.loose, "float32": 1e-5, "bytes": 1e-5}.get(kind, 1e-10)
+    assert np.allclose(got, expected, rtol=tolerance, atol=tolerance * max(1.0, np.abs(expected).max()), equal_nan=True), (got, expected)
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=str)
+def test_no_public_function_changes_its_arguments(probe):
+    arguments = copy.deepcopy(probe.arguments)
+    definitions(probe.number)[probe.name](*arguments, **probe.options)
+    for mine, theirs in zip(arguments, probe.arguments):
+        assert torch.equal(mine, theirs) if isinstance(mine, torch.Tensor) else mine == theirs
+
+
+def test_every_lecture_is_probed():
+    from tests.test_notebooks import NEW
+    assert {b.number for b in NEW} <= {probe.number for probe in PROBES}
