@@ -122,6 +122,7 @@ def test_options_of_the_similarities(nb, toy, name):
 
 def test_similarity_of_one_float32_table_is_that_of_its_double(nb):
     R = nb["random_table"](12, 30, 0.5, 1).float().cpu()
+    assert nb["cosine_similarity"](R).dtype == nb["common_cosine"](R).dtype == torch.float32
     for name in SIMILARITIES[:1] + SIMILARITIES[3:]:
         assert nb[name](R).dtype == torch.float32
         assert torch.equal(nb[name](R).nan_to_num(nan=9), nb[name](R.double()).float().nan_to_num(nan=9)), name
@@ -131,6 +132,7 @@ def test_rating_matrix_refuses_what_it_would_lose(nb):
     rows = [(0, 0, 1.0), (0, 2, 5.0), (1, 3, 2.0)]
     R = nb["rating_matrix"](rated(rows))
     assert same(R, [[1, NAN, 5, NAN], [NAN, NAN, NAN, 2]])
+    assert nb["rating_matrix"](rated([(0, 1, 1.0), (1, 0, 2.0)])).isnan().sum() == 6       # two pairs with one sum of ids
     whole = nb["rating_matrix"](rated([(0, 0, 1), (1, 3, 2)]))
     assert same(whole, [[1, NAN, NAN, NAN], [NAN, NAN, NAN, 2]])
     with pytest.raises(ValueError, match="twice"):
@@ -237,6 +239,7 @@ def test_baseline(nb, toy):
     f = nb["baseline_ratings"]
     assert not f(toy).isnan().any() and not f(toy, 0.0).isnan().any()
     assert torch.allclose(f(toy, 1e12), toy.nanmean().expand(6, 6))
+    assert not f(torch.cat([toy, toy[:, :1] * NAN], 1), 0.0).isnan().any()                 # an item without ratings
     for bad in (-1.0, NAN):
         with pytest.raises(ValueError, match="lam"):
             f(toy, bad)
