@@ -453,8 +453,9 @@ def draw_rows(rows, title=None):
     with values outside [0, 1] has a grey scale of its own."""
     fig, axes = plt.subplots(len(rows), 1, figsize=(6.4, 0.66 * len(rows) + 0.2), squeeze=False)
     for ax, (name, images) in zip(axes[:, 0], rows.items(), strict=True):
-        strip = tile(images, len(images))
-        ax.imshow(strip, cmap="gray_r", vmin=min(0, strip.min()), vmax=max(1, strip.max()))
+        strip = tile(images, len(images)).mul(24).round() / 24            # 25 greys: a smaller file
+        ax.imshow(strip, cmap="gray_r", vmin=min(0, strip.min()), vmax=max(1, strip.max()),
+                  interpolation="nearest")
         ax.set(xticks=[], yticks=[])
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
     fig.suptitle(title, fontsize=10.5)
