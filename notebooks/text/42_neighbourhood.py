@@ -87,6 +87,8 @@ from scipy.stats import pearsonr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_squared_error, ndcg_score, pairwise
 
+from helpers import measured
+
 PAGE = "42"
 
 # %% [markdown]
@@ -1126,6 +1128,8 @@ for f in progress(range(N_FOLDS), "folds"):
 errors = pd.DataFrame(rows, columns=["method", "RMSE", "asked in vain"])
 errors = errors.groupby("method", sort=False)
 result = errors["RMSE"].agg(["mean", "std"]).join(errors["asked in vain"].mean()).round(4)
+for name, row in result.iterrows():
+    measured(f"RMSE, {name}", row["mean"], row["std"])
 result
 
 # %% [markdown]
@@ -1445,6 +1449,8 @@ for f in progress(range(N_FOLDS), "folds"):
 lists = pd.DataFrame(rows, columns=["list", *names])
 in_fold = lists.groupby("list")[names[2]].apply(np.array)   # (N_FOLDS,) per list
 lists = lists.groupby("list", sort=False).agg(["mean", "std"])
+for name, row in lists.iterrows():
+    measured(f"nDCG@{TOP}, {name}", row[names[2], "mean"], row[names[2], "std"])
 lists.round(4)
 
 # %% [markdown]
@@ -1585,6 +1591,8 @@ cold = {name: pd.DataFrame([cold_errors(*side, m) for m in progress(known_counts
 # %% tags=["nbval-ignore-output"]
 for name, frame in cold.items():
     print(f"{name}\n{frame.round(3).to_string(index=False)}\n")
+    for method in ("baseline", "content"):
+        measured(f"RMSE, {name}, none of their ratings known, {method}", frame[method].iloc[0])
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.3))
