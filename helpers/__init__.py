@@ -3,8 +3,9 @@
 from . import data
 from .breaking import break_it
 from .checks import CheckFailed, check, claim, exercise
+from .features import feature_net
 from .runtime import compare_speed, get_device, measured, progress, seed, show_images, timed, use_style
 from .scheme import scheme
 
-__all__ = ["CheckFailed", "break_it", "check", "claim", "compare_speed", "data", "exercise", "get_device", "measured",
-           "progress", "scheme", "seed", "show_images", "timed", "use_style"]
+__all__ = ["CheckFailed", "break_it", "check", "claim", "compare_speed", "data", "exercise", "feature_net", "get_device",
+           "measured", "progress", "scheme", "seed", "show_images", "timed", "use_style"]
