@@ -4,6 +4,10 @@ import os
 from collections import defaultdict
 
 os.environ["COURSE_QUIET"] = "1"        # before any kernel starts: no progress bars in outputs
+os.environ.setdefault("OMP_NUM_THREADS", "1")       # two threads on a busy machine make some notebooks many times slower
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+if os.environ.get("COURSE_DATA"):                   # kernels run in notebooks/: a relative folder means the one given here
+    os.environ["COURSE_DATA"] = os.path.abspath(os.environ["COURSE_DATA"])
 
 
 def pytest_terminal_summary(terminalreporter):

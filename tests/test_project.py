@@ -1,6 +1,7 @@
 """The project around the notebooks: pins, README, commands, readers' copies, the lone notebook."""
 
 import ast
+import hashlib
 import json
 import os
 import re
@@ -123,47 +124,85 @@ def desk(tmp_path, monkeypatch):
     """A course of two notebooks and a reader's desk."""
     shelf, mine = tmp_path / "notebooks", tmp_path / "work"
     shelf.mkdir()
-    for name in ("00_a.ipynb", "01_b.ipynb"):
-        (shelf / name).write_text(f"{name} v1")
+    (shelf / "text").mkdir()
+    for name in ("00_a", "01_b"):
+        write_notebook(shelf / f"{name}.ipynb", f"{name} v1")
+        (shelf / f"text/{name}.py").write_text("# %%\n", encoding="utf-8")
     monkeypatch.setattr(course, "NOTEBOOKS", shelf)
     return shelf, mine
+
+
+def write_notebook(path, source, **metadata):
+    """A notebook of one cell; metadata is what JupyterLab adds when it opens one."""
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source, id="a")], metadata=metadata)
+    path.write_text(nbformat.writes(nb), encoding="utf-8")
+
+
+def source_of(path):
+    return nbformat.read(path, 4).cells[0].source
 
 
 def test_copies_are_made_and_refreshed(desk, capsys):
     shelf, mine = desk
     course.work(mine)
-    assert (mine / "00_a.ipynb").read_text() == "00_a.ipynb v1"
-    (shelf / "00_a.ipynb").write_text("v2")
+    assert source_of(mine / "00_a.ipynb") == "00_a v1"
+    write_notebook(shelf / "00_a.ipynb", "v2")
     course.work(mine)
-    assert (mine / "00_a.ipynb").read_text() == "v2", "an untouched copy is refreshed"
+    assert source_of(mine / "00_a.ipynb") == "v2", "an untouched copy is refreshed"
     course.work(mine)
     assert capsys.readouterr().out == ""
 
 
-def test_a_touched_copy_is_never_overwritten(desk, capsys):
+def test_opening_a_notebook_is_no_change(desk, capsys):
+    """JupyterLab writes metadata and outputs as soon as a notebook is opened and run."""
     shelf, mine = desk
     course.work(mine)
-    (mine / "00_a.ipynb").write_text("my own work")
+    write_notebook(mine / "00_a.ipynb", "00_a v1", language_info={"name": "python"}, kernelspec={"name": "python3", "display_name": "X"})
+    write_notebook(shelf / "00_a.ipynb", "v2")
+    course.work(mine)
+    assert source_of(mine / "00_a.ipynb") == "v2" and capsys.readouterr().out == ""
+
+
+def test_a_touched_copy_is_never_overwritten_and_the_newer_one_lies_beside_it(desk, capsys):
+    shelf, mine = desk
+    course.work(mine)
+    write_notebook(mine / "00_a.ipynb", "my own work")
     course.work(mine)
     assert capsys.readouterr().out == "", "nothing new in the course: nothing to say"
     for version in ("v2", "v3"):
-        (shelf / "00_a.ipynb").write_text(version)
+        write_notebook(shelf / "00_a.ipynb", version)
         course.work(mine)
-        assert (mine / "00_a.ipynb").read_text() == "my own work"
+        assert source_of(mine / "00_a.ipynb") == "my own work"
+        assert source_of(mine / "00_a (new).ipynb") == version
         said = capsys.readouterr().out
-        assert "work/00_a.ipynb has your changes" in said and "rename" in said and "notebooks/00_a.ipynb" in said
-    assert (mine / "01_b.ipynb").read_text() == "01_b.ipynb v1"
-    (mine / "00_a.ipynb").rename(mine / "00_mine.ipynb")
+        assert "work/00_a.ipynb has your changes" in said and "make fresh NB=00" in said
+        course.work(mine)
+        assert capsys.readouterr().out == "", "said once"
+    assert source_of(mine / "01_b.ipynb") == "01_b v1"
+
+
+def test_fresh_gives_the_courses_version_and_keeps_the_readers(desk, capsys):
+    shelf, mine = desk
     course.work(mine)
-    assert (mine / "00_a.ipynb").read_text() == "v3" and (mine / "00_mine.ipynb").read_text() == "my own work"
+    write_notebook(mine / "00_a.ipynb", "my own work")
+    write_notebook(shelf / "00_a.ipynb", "v2")
+    course.work(mine)
+    course.fresh("00", mine)
+    assert source_of(mine / "00_a.ipynb") == "v2" and not (mine / "00_a (new).ipynb").exists()
+    kept, = mine.glob("00_a (2*).ipynb")
+    assert source_of(kept) == "my own work" and kept.name in capsys.readouterr().out
+    write_notebook(shelf / "00_a.ipynb", "v3")
+    course.work(mine)
+    assert source_of(mine / "00_a.ipynb") == "v3", "after that it is refreshed again"
 
 
-def test_a_file_that_the_course_did_not_put_there_is_the_readers(desk, capsys):
+@pytest.mark.parametrize("theirs", ["was here before", '{"cells": 3}', ""])
+def test_a_file_that_the_course_did_not_put_there_is_the_readers(desk, capsys, theirs):
     shelf, mine = desk
     mine.mkdir()
-    (mine / "00_a.ipynb").write_text("was here before")
+    (mine / "00_a.ipynb").write_text(theirs)
     course.work(mine)
-    assert (mine / "00_a.ipynb").read_text() == "was here before"
+    assert (mine / "00_a.ipynb").read_text() == theirs
     assert "has your changes" in capsys.readouterr().out
 
 
@@ -172,10 +211,26 @@ def test_without_its_record_a_copy_counts_as_touched(desk, record):
     shelf, mine = desk
     course.work(mine)
     (mine / ".copied.json").unlink() if record is None else (mine / ".copied.json").write_text(record)
-    (mine / "00_a.ipynb").write_text("my own work")
-    (shelf / "00_a.ipynb").write_text("v2")
+    write_notebook(mine / "00_a.ipynb", "my own work")
+    write_notebook(shelf / "00_a.ipynb", "v2")
     course.work(mine)
-    assert (mine / "00_a.ipynb").read_text() == "my own work"
+    assert source_of(mine / "00_a.ipynb") == "my own work"
+
+
+def test_a_copy_recorded_by_an_older_version_of_the_course_is_still_refreshed(desk):
+    shelf, mine = desk
+    course.work(mine)
+    digest = hashlib.sha256((mine / "00_a.ipynb").read_bytes()).hexdigest()
+    (mine / ".copied.json").write_text(json.dumps({"00_a.ipynb": digest}))
+    write_notebook(shelf / "00_a.ipynb", "v2")
+    course.work(mine)
+    assert source_of(mine / "00_a.ipynb") == "v2"
+
+
+def test_what_cannot_be_written_is_said_in_a_sentence(desk, tmp_path):
+    with pytest.raises(SystemExit, match="could not be written.*Free some space"):
+        course.write(tmp_path / "missing/folder.txt", "x")
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_an_unknown_notebook_is_named_with_the_choices():
@@ -238,7 +293,7 @@ def test_a_lone_notebook_without_an_address_says_so(tmp_path):
     lone = tmp_path / "43_latent_factors.ipynb"
     shutil.copy(ROOT / "notebooks" / lone.name, lone)
     ran = execute_first_cells(lone, 1)
-    assert ran.returncode != 0 and "COURSE_REPO" in ran.stderr and "address is not set" in ran.stderr
+    assert ran.returncode != 0 and "Where is the course?" in ran.stderr and "%env COURSE_REPO=" in ran.stderr
 
 
 @pytest.mark.parametrize("folder", ["notebooks", "work", "work/deep/down"])
@@ -252,7 +307,7 @@ def test_the_course_is_found_from_below(published, folder):
     assert "20,000 ratings" in ran.stdout and not (below / "course").exists()
 
 
-def test_stamping_reaches_cells_badges_and_nothing_else(published):
+def test_stamping_reaches_the_setup_cells_and_nothing_else(published):
     pyproject = published / "pyproject.toml"
     before = {p: p.read_text() for p in (published / "notebooks").rglob("*.*") if p.suffix in (".py", ".ipynb")}
     pyproject.write_text(re.sub(r'^Repository = ".*"', 'Repository = "https://github.com/some/course"', pyproject.read_text(), flags=re.M))
@@ -260,49 +315,111 @@ def test_stamping_reaches_cells_badges_and_nothing_else(published):
     for path, old in before.items():
         new = path.read_text()
         assert 'COURSE_REPO\\") or \\"https://github.com/some/course' in new or 'COURSE_REPO") or "https://github.com/some/course"' in new
-        assert f"colab.research.google.com/github/some/course/blob/main/notebooks/{path.stem}.ipynb" in new
         back = re.sub(r"https://github\.com/some/course", course.address(), new)
-        back = re.sub(r"research\.google\.com/github/some/course/blob/main/notebooks/\w+\.ipynb", "research.google.com/", back)
         if not course.address():
             assert back == old
         if path.suffix == ".ipynb":
             nbformat.validate(nbformat.reads(new, as_version=4))
 
 
-def test_full_run_leaves_the_committed_notebook_alone(published):
-    """`make full` on a small notebook of its own, with a parameter from full.yaml and one from the command line."""
-    text = published / "notebooks/text/99_tiny.py"
-    text.write_text('# %% tags=["parameters"]\nDATA, N, K = "bundled", 1, 1\n\n# %%\nprint(f"full run: {N} {K} {DATA}")\n')
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('DATA, N, K = "bundled", 1, 1', metadata={"tags": ["parameters"]}),
-                                         nbformat.v4.new_code_cell('print(f"full run: {N} {K} {DATA}")')],
-                                  metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}})
-    nbformat.write(nb, published / "notebooks/99_tiny.ipynb")
-    full = published / "notebooks/full.yaml"
-    full.write_text(full.read_text() + '\n"99":\n  N: 20\n')
+PARAMETERS = 'DATA = "bundled"\nN = 1\nK = 1.5'
+SAYS = 'from helpers import measured\nmeasured("rmse", N / 3, 0.0123)\nprint(f"• {N} {K!r} {DATA}")'
+
+
+def test_full_run_keeps_what_it_measured_and_leaves_the_committed_notebook_alone(published):
+    """`make full` on a small notebook of its own, with parameters from full.yaml and from the command line."""
+    setup = "import sys; sys.path.insert(0, '..')"
+    (published / "notebooks/text/99_tiny.py").write_text(f'# %% tags=["parameters"]\n{PARAMETERS}\n\n# %%\n{setup}\n{SAYS}\n')
+    cells = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(f"{setup}\n{SAYS}")]
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), published / "notebooks/99_tiny.ipynb")
+    yaml_file, stored = published / "notebooks/full.yaml", published / "notebooks/full.json"
+    yaml_file.write_text(yaml_file.read_text() + '\n"99":\n  N: 20\n')
     before = (published / "notebooks/99_tiny.ipynb").read_bytes()
-    ran = subprocess.run([sys.executable, "tools/course.py", "full", "99", "-p", "DATA", "ml-100k", "-p", "K", "3"], cwd=published,
-                         capture_output=True, text=True, env=environment())
+
+    def full(*own, **extra):
+        return subprocess.run([sys.executable, "tools/course.py", "full", "99", *own], cwd=published, capture_output=True, text=True,
+                              encoding="utf-8", errors="replace", env=environment(**extra))
+    ran = full("-p", "DATA", "ml-100k", "-p", "K", "1e-3")
     assert ran.returncode == 0, ran.stderr
-    assert "full run: 20 3 ml-100k" in ran.stdout
-    assert (published / "build/full/99_tiny.ipynb").exists()
+    assert "• 20 0.001 ml-100k" in ran.stdout, "a number on the command line is a number"
+    assert "99" not in course.json.loads(stored.read_text()) if stored.exists() else True, "parameters by hand are not kept"
+    ran = full(PYTHONIOENCODING="cp1252")
+    assert ran.returncode == 0, ran.stderr
+    run = json.loads(stored.read_text(encoding="utf-8"))["99"]
+    assert run["measured"] == {"rmse": {"value": pytest.approx(20 / 3), "error": 0.0123}} and run["parameters"] == {"N": 20}
     assert (published / "notebooks/99_tiny.ipynb").read_bytes() == before
+    ran = full("-p", "LAMM", "3")
+    assert ran.returncode != 0 and "no parameter LAMM. It has: DATA, N, K" in ran.stderr
+    ran = full("-p", "N", "None")
+    assert ran.returncode != 0 and ran.stderr.strip().splitlines()[-1].startswith("TypeError")
+    for path in (published / "notebooks/99_tiny.ipynb", published / "notebooks/text/99_tiny.py"):
+        path.unlink()
+
+
+def test_full_run_figures_are_filled_not_typed(monkeypatch):
+    run = {"43": {"seconds": 132, "hardware": "2 CPU cores", "measured": {"rmse": {"value": 0.91384, "error": 0.0041}, "n": {"value": 12000}}}}
+    monkeypatch.setattr(course, "kept", lambda: run)
+    text = "<!--full:43.rmse-->0.9<!--/full--> in <!--full:43.seconds-->?<!--/full--> s, <!--full:43.n-->?<!--/full-->, <!--full:44.x-->as it was<!--/full-->"
+    assert re.sub(r"<!--.*?-->", "", course.filled(text)) == "0.914 ± 0.004 in 132 s, 12,000, as it was"
+    assert course.filled(course.filled(text)) == course.filled(text)
+
+
+@pytest.mark.parametrize("value, error, says", [(0.91384, 0.0041, "0.914 ± 0.004"), (103.68, 0.3, "103.7 ± 0.3"), (1.8864, 0.0042, "1.886 ± 0.004"),
+                                                (27.2137, None, "27.21"), (0.16934, None, "0.169"), (500.0, None, "500"), (0.0, None, "0")])
+def test_figures_are_written_with_the_digits_that_count(value, error, says):
+    assert course.shown(value, error) == says
+
+
+def test_readme_and_pages_show_what_full_runs_measured():
+    for path in [ROOT / "README.md", *course.texts()]:
+        source = path.read_text(encoding="utf-8")
+        assert course.filled(source) == source, f"{path.name}: make sync fills it from full.json"
+
+
+def test_every_page_leads_to_its_neighbours():
+    every = course.texts()
+    for text in every:
+        cells = [c for c in books()[every.index(text)].cells if c.cell_type == "markdown"]
+        for cell in (cells[0], cells[-1]):
+            assert course.navigation(text) in cell.source, f"make sync writes previous · map · next into {text.name}"
 
 
 def test_run_stores_outputs_without_widget_state(published):
     text = published / "notebooks/text/98_run.py"
     text.write_text('# %% [markdown]\n# words\n\n# %% tags=["nbval-ignore-output"]\nfrom ipywidgets import interact\n\n'
-                    'interact(lambda k: print(k), k=3);\n\n# %%\nprint("✓ done")\n\n# %% tags=["no-output"]\nprint("mine")\n')
+                    'interact(lambda k: print(k), k=3);\n\n# %% tags=["hide-input"]\nprint("✓ done")\n\n# %% tags=["no-output"]\nprint("mine")\n\n'
+                    '# %% tags=["nbval-ignore-output"]\nfrom IPython.display import display\nfrom ipywidgets import IntSlider\n'
+                    'display({"text/plain": "a static twin"}, raw=True, metadata={"twin": True})\ndisplay(IntSlider())\n')
     ran = subprocess.run([sys.executable, "tools/course.py", "run", "98"], cwd=published, capture_output=True, text=True, env=environment())
     assert ran.returncode == 0, ran.stderr
     stored = json.loads((published / "notebooks/98_run.ipynb").read_text())
     assert "widgets" not in stored["metadata"]
-    assert [len(c.get("outputs", [])) for c in stored["cells"]] == [0, 0, 1, 0]
-    assert [c.get("execution_count") for c in stored["cells"] if c["cell_type"] == "code"] == [1, 2, 3]
+    assert [len(c.get("outputs", [])) for c in stored["cells"]] == [0, 0, 1, 0, 1]
+    assert stored["cells"][-1]["outputs"][0]["data"]["text/plain"] == "a static twin", "the widget goes, its twin stays"
+    assert [c.get("execution_count") for c in stored["cells"] if c["cell_type"] == "code"] == [1, 2, 3, 4]
+    assert [c["metadata"].get("jupyter") for c in stored["cells"]] == [None, None, {"source_hidden": True}, None, None]
     text.write_text(text.read_text().replace('print("✓ done")', 'raise ValueError("no")'))
     before = (published / "notebooks/98_run.ipynb").read_text()
     ran = subprocess.run([sys.executable, "tools/course.py", "run", "98"], cwd=published, capture_output=True, text=True, env=environment())
     assert ran.returncode != 0 and "stopped with an error" in ran.stderr
     assert "✓ done" in before and '"output_type": "error"' not in (published / "notebooks/98_run.ipynb").read_text()
+    for path in (text, published / "notebooks/98_run.ipynb"):
+        path.unlink()
+
+
+def test_timings_of_a_busy_machine_are_not_stored(monkeypatch):
+    monkeypatch.setattr(course.os, "getloadavg", lambda: (99.0, 9.0, 9.0), raising=False)
+    monkeypatch.delenv("COURSE_LOADED", raising=False)
+    with pytest.raises(SystemExit, match="busy.*FORCE=1"):
+        course.run("43")
+
+
+def test_pictures_are_stored_as_they_were_drawn():
+    png = "iVBORw0KGgoAAAANSUhEUg=="
+    output = nbformat.v4.new_output("display_data", {"image/png": png})
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])])
+    assert course.cleaned(nb).cells[0].outputs[0]["data"]["image/png"] == png
 
 
 # --- make itself --------------------------------------------------------------------------------------------------------
@@ -313,11 +430,11 @@ def make(*arguments, cwd=ROOT, **extra):
 
 def test_make_help_lists_every_command():
     said = make("help").stdout
-    for command in ("lab", "test", "run", "sync", "full", "stamp", "constraints", "clean"):
+    for command in ("lab", "test", "run", "sync", "full", "fresh", "pdf", "mutate", "stamp", "constraints", "clean"):
         assert f"make {command}" in said
 
 
-@pytest.mark.parametrize("python, message", [("no-such-python", "there is no 'no-such-python'"), ("./old-python", "needs Python 3.11 or newer")])
+@pytest.mark.parametrize("python, message", [("no-such-python", "there is no 'no-such-python'"), ("./old-python", "tested with Python 3.11 to 3.13")])
 def test_make_says_clearly_what_is_wrong(published, python, message):
     old = published / "old-python"
     old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.8.1\n[ "$1" = -V ]\n')
