@@ -60,7 +60,7 @@ REPO = os.environ.get("COURSE_REPO") or ""  # the course's address; COURSE_REPO 
 here = pathlib.Path.cwd()
 homes = [p for p in (here, *here.parents, here / "course") if (p / "helpers/checks.py").exists()]
 if not homes:  # a lone notebook: fetch the course beside it and install what it imports
-    if not REPO: raise RuntimeError("Where is the course? Run %env COURSE_REPO=<address>, then this cell")
+    if not REPO: raise RuntimeError("Where is the course? %env COURSE_REPO=<address>, then again")
     subprocess.run(["git", "clone", "-q", "--depth", "1", REPO, "course"], check=True)
     subprocess.run([sys.executable, "course/helpers/install.py"], check=True)
 sys.path.insert(0, str([*homes, here / "course"][0]))
