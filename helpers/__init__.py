@@ -6,6 +6,7 @@ from .checks import CheckFailed, check, claim, exercise
 from .features import feature_net
 from .runtime import compare_speed, get_device, measured, progress, seed, show_images, timed, use_style
 from .scheme import scheme
+from .sound import get_torchaudio, play
 
 __all__ = ["CheckFailed", "break_it", "check", "claim", "compare_speed", "data", "exercise", "feature_net", "get_device",
-           "measured", "progress", "scheme", "seed", "show_images", "timed", "use_style"]
+           "get_torchaudio", "measured", "play", "progress", "scheme", "seed", "show_images", "timed", "use_style"]

@@ -61,13 +61,15 @@ def use_style():
 def show_images(images, columns=None, width=2.2):
     """Draw images in rows of `columns` (default: one row), without axes; the caller ends with `plt.show()`.
 
-    images: dict title -> tensor (3, H, W), (1, H, W) or (H, W) on any device; values outside [0, 1] are clipped.
+    images: dict title -> tensor or array (3, H, W), (1, H, W) or (H, W), on any device: bytes (uint8) from 0 to 255, or numbers
+        from 0 to 1, clipped outside.
     width: of one image, in inches. Returns the matplotlib figure.
     """
     import matplotlib.pyplot as plt
 
     if not images:
         raise ValueError("show_images needs at least one image: {'title': tensor}")
+    images = {title: torch.as_tensor(x) for title, x in images.items()}
     for title, x in images.items():
         if x.ndim != 2 and (x.ndim != 3 or x.shape[0] not in (1, 3)):
             raise ValueError(f"an image is (3, H, W), (1, H, W) or (H, W); {title!r} is {tuple(x.shape)}")
@@ -77,7 +79,7 @@ def show_images(images, columns=None, width=2.2):
     for ax in axes.flat:
         ax.axis("off")
     for ax, (title, x) in zip(axes.flat, images.items()):
-        x = x.detach().float().cpu().clamp(0, 1).numpy()
+        x = ((x / 255 if x.dtype == torch.uint8 else x).detach().float().cpu()).clamp(0, 1).numpy()
         x = x.transpose(1, 2, 0) if x.ndim == 3 and len(x) == 3 else x.reshape(x.shape[-2:])
         ax.imshow(x, cmap="gray" if x.ndim == 2 else None, vmin=0, vmax=1, interpolation="none")
         ax.set_title(title)
