@@ -22,6 +22,8 @@ def play(sounds, sample_rate=8000, codec="MP3"):
 
     if codec not in ("MP3", "FLAC", "WAV"):
         raise ValueError(f'codec must be "MP3", "FLAC" or "WAV", got {codec!r}')
+    if isinstance(sounds, dict) and not sounds:
+        raise ValueError("play needs at least one sound: {'title': sound}")
     players = []
     for title, sound in (sounds if isinstance(sounds, dict) else {"": sounds}).items():
         x = sound.detach().cpu().double().numpy() if isinstance(sound, torch.Tensor) else np.asarray(sound, dtype=np.float64)

@@ -1,8 +1,10 @@
 """Loaders: what is bundled, what is found, what is downloaded, and what is refused."""
 
+import errno
 import hashlib
 import importlib.util
 import io
+import json
 import os
 import subprocess
 import sys
@@ -11,10 +13,14 @@ import zipfile
 from dataclasses import fields, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
+import pooch
 import pytest
+import soundfile
 import torch
 
 from helpers import data
+from helpers.data import fetch
 from tests.book import ROOT
 
 REAL = os.environ.get("COURSE_DATA")
@@ -92,6 +98,36 @@ def test_an_unknown_source_is_refused_with_the_choices(load, choices):
         load("nope")
 
 
+@pytest.mark.parametrize("load", [data.sounds, data.utterances, lambda: data.sounds("speech")])
+def test_a_bundled_set_that_is_still_to_be_made_is_named(load):
+    with pytest.raises(data.DataError, match='bundled data "(digits|speech|bundled)" is not part of the course yet'):
+        load()
+
+
+@pytest.mark.parametrize("load, says", [
+    (lambda: data.sounds("nope"), "unknown data source 'nope'.*'digits', 'speech', 'fsdd'"),
+    (lambda: data.utterances("nope"), "unknown data source 'nope'.*'bundled', 'snips'"),
+    (lambda: data.utterances("snips", "dev"), "unknown split 'dev'.*'train', 'valid', 'test'"),
+    (lambda: data.squad("bundled"), "unknown data source 'bundled'.*'article', 'dev', 'train'"),
+    (lambda: data.nab("taxi"), "unknown series 'taxi'.*'nyc_taxi', 'machine_temperature_system_failure'"),
+    (lambda: data.feature_weights("vgg16"), "unknown kind of weights 'vgg16'.*'bundled', 'vgg19'")])
+def test_an_unknown_name_is_refused_before_anything_is_looked_for(load, says):
+    with pytest.raises(ValueError, match=says):
+        load()
+
+
+def test_jupyter_shows_the_message_alone(tmp_path):
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    shell = InteractiveShell()
+    for code in ("data.ratings('nope')", "data.sounds('speech')"):
+        with capture_output() as said:
+            shell.run_cell(f"from helpers import data\n{code}")
+        assert len((said.stdout + said.stderr).strip().splitlines()) == 1, said.stdout
+        assert "unknown data source 'nope'" in said.stdout or "not part of the course yet" in said.stdout
+
+
 # --- found ------------------------------------------------------------------------------------------------------------
 
 @pytest.fixture
@@ -118,15 +154,50 @@ def test_course_data_comes_first_then_the_cache(nowhere, monkeypatch):
     publish(monkeypatch)
     cache = nowhere / "data/cache/ml-100k"
     cache.mkdir(parents=True)
-    (cache / "u.data").write_text(ROWS)
+    (cache / "u.data").write_text(ROWS, encoding="utf-8")
     assert len(data.ratings("ml-100k")) == 2
     own = nowhere / "own"
     monkeypatch.setenv("COURSE_DATA", str(own))
     assert len(data.ratings("ml-100k")) == 2, "not in COURSE_DATA: the cache serves"
     (own / "ml-100k").mkdir(parents=True)
-    (own / "ml-100k/u.data").write_text("spoiled")
+    (own / "ml-100k/u.data").write_text("spoiled", encoding="utf-8")
     with pytest.raises(ValueError, match="own.*u.data, line 1"):
         data.ratings("ml-100k")
+
+
+def test_a_relative_course_data_starts_at_the_course(nowhere, monkeypatch):
+    publish(monkeypatch)
+    monkeypatch.setenv("COURSE_DATA", "real")
+    for folder in (nowhere / "real/ml-100k", nowhere / "notebooks", nowhere / "elsewhere/deep"):
+        folder.mkdir(parents=True)
+    (nowhere / "real/ml-100k/u.data").write_text(ROWS, encoding="utf-8", newline="\n")
+    for cwd in ("", "notebooks", "elsewhere/deep"):
+        monkeypatch.chdir(nowhere / cwd)
+        assert data.places("ml-100k")[0] == nowhere / "real/ml-100k"
+        assert len(data.ratings("ml-100k")) == 2
+    monkeypatch.setattr(data, "DATA", nowhere / "clone/data")                # a course without that folder: that of the reader
+    assert data.places("ml-100k")[0] == nowhere / "real/ml-100k"
+    monkeypatch.setenv("COURSE_DATA", "missing")
+    assert data.places("ml-100k")[0] == nowhere / "clone/missing/ml-100k"
+    monkeypatch.setenv("COURSE_DATA", " ")
+    assert data.places("ml-100k") == [nowhere / "clone/data/cache/ml-100k"]
+
+
+def test_a_file_that_cannot_be_read_is_named(nowhere, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA", str(nowhere))
+    (nowhere / "ml-100k").mkdir()
+    (nowhere / "ml-100k/u.data").write_text(ROWS, encoding="utf-8")
+    monkeypatch.setattr(fetch, "_digest", lambda *_: open(nowhere, encoding="utf-8"))
+    with pytest.raises(data.DataError, match=r"u\.data cannot be read \(.+\): mend its permissions"):
+        data.ratings("ml-100k")
+
+
+def test_a_read_only_checkout_is_a_data_error(nowhere, monkeypatch):
+    (nowhere / "file").write_text("", encoding="utf-8")
+    monkeypatch.setattr(data, "DATA", nowhere / "file/data")                  # nothing can be made there, not even by root
+    for load in (lambda: data.digits("mnist-train"), lambda: data.ratings("ml-100k")):
+        with pytest.raises(data.DataError, match="(?s)could not be downloaded.*COURSE_DATA"):
+            load()
 
 
 @pytest.mark.parametrize("row", ["1\t1\t5", "1\t1\tfive\t0", "0\t1\t5\t0", "944\t1\t5\t0", "1\t1683\t5\t0", "1\t1\t6\t0", "1\t1\tnan\t0",
@@ -134,7 +205,7 @@ def test_course_data_comes_first_then_the_cache(nowhere, monkeypatch):
 def test_a_malformed_row_is_named_by_file_and_line(nowhere, monkeypatch, row):
     monkeypatch.setenv("COURSE_DATA", str(nowhere))
     (nowhere / "ml-100k").mkdir()
-    (nowhere / "ml-100k/u.data").write_text(f"1\t1\t5\t881250949\n{row}\n2\t2\t4\t0\n")
+    (nowhere / "ml-100k/u.data").write_text(f"1\t1\t5\t881250949\n{row}\n2\t2\t4\t0\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"u\.data, line 2: expected user 1\.\.943, item 1\.\.1682, rating 1\.\.5, unix time"):
         data.ratings("ml-100k")
 
@@ -142,10 +213,10 @@ def test_a_malformed_row_is_named_by_file_and_line(nowhere, monkeypatch, row):
 def test_a_file_with_other_contents_is_refused(nowhere, monkeypatch):
     monkeypatch.setenv("COURSE_DATA", str(nowhere))
     (nowhere / "ml-100k").mkdir()
-    (nowhere / "ml-100k/u.data").write_text(ROWS)
+    (nowhere / "ml-100k/u.data").write_text(ROWS, encoding="utf-8")
     with pytest.raises(data.DataError, match="not the published u.data.*expected sha256:06416e59"):
         data.ratings("ml-100k")
-    (nowhere / "ml-100k/u.data").write_text("")
+    (nowhere / "ml-100k/u.data").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match="no ratings in it"):
         data.ratings("ml-100k")
 
@@ -202,7 +273,7 @@ def server(nowhere, monkeypatch):
 
     addresses("/good.zip")
     pages["/good.zip"] = (200, packed(FILES), None)
-    yield type("Server", (), {"pages": pages, "asked": asked, "addresses": staticmethod(addresses),
+    yield type("Server", (), {"root": root, "pages": pages, "asked": asked, "addresses": staticmethod(addresses),
                               "cache": nowhere / "data/cache"})
     httpd.shutdown()
     httpd.server_close()
@@ -253,7 +324,7 @@ def test_a_lapsed_certificate_leads_to_plain_http():
 
 def test_a_spoiled_cache_is_noticed(server):
     data.ratings("ml-100k")
-    (server.cache / "ml-100k/u.data").write_text(ROWS.replace("5", "4"))
+    (server.cache / "ml-100k/u.data").write_text(ROWS.replace("5", "4"), encoding="utf-8")
     with pytest.raises(data.DataError, match="Move the file away"):
         data.ratings("ml-100k")
 
@@ -267,6 +338,166 @@ def test_single_files_are_downloaded_by_name(server, monkeypatch):
     server.pages |= {"/a.gz": (200, image, None), "/b.gz": (200, label, None)}
     digits = data.digits("mnist-test")
     assert digits.label.tolist() == [3, 7] and digits.image.shape == (2, 28, 28) and digits.image[1, 27, 27] == 27
+
+
+def test_a_full_disk_is_a_data_error_and_leaves_nothing(server, monkeypatch):
+    def fill(url, path, **_):
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "half").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(pooch, "retrieve", fill)
+        with pytest.raises(data.DataError, match="No space left"):
+            data.ratings("ml-100k")
+    assert list(server.cache.rglob("*")) == []
+    with monkeypatch.context() as stopped:
+        stopped.setattr(pooch, "retrieve", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            data.ratings("ml-100k")
+    assert list(server.cache.rglob("*")) == []
+
+
+# --- sound, text, series ----------------------------------------------------------------------------------------------
+
+def published(monkeypatch, name, files, folder=None, **about):
+    """Declare `files` (name -> bytes) to be the real set `name`; write them into `folder` if there is one."""
+    sums = {file: "sha256:" + hashlib.sha256(body).hexdigest() for file, body in files.items()}
+    monkeypatch.setitem(data.SOURCES, name, replace(data.SOURCES[name], **({"checksums": sums} | about)))
+    for file, body in files.items() if folder else ():
+        path = folder / data.SOURCES[name].folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+
+
+def wav(x, rate=8000, **options):
+    file = io.BytesIO()
+    soundfile.write(file, np.asarray(x, dtype=np.float64), rate, **({"format": "WAV"} | options))
+    return file.getvalue()
+
+
+TAKES = {"0_ann_0.wav": wav([0.5, -0.25]), "7_bob_12.wav": wav([0.0, 0.125, 0.25])}
+
+
+def recordings(takes):
+    return {"recordings/": "sha256:" + hashlib.sha256(b"".join(takes[k] for k in sorted(takes, key=str.encode))).hexdigest()}
+
+
+def test_the_archive_of_recordings_is_unpacked_and_parsed(server, monkeypatch):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as z:
+        for name, body in {"": b"", "README.md": b"x", "recordings/": b"", "other/recordings/1_eve_0.wav": wav([1.0]),
+                           **{f"recordings/{k}": v for k, v in reversed(TAKES.items())}}.items():
+            z.writestr(f"free-spoken-digit-dataset-1.0.10/{name}", body)
+    server.pages["/fsdd.zip"] = (200, archive.getvalue(), None)
+    published(monkeypatch, "fsdd", {}, urls=(server.root + "/fsdd.zip",), checksums=recordings(TAKES))
+    s = data.sounds("fsdd")
+    assert [x.tolist() for x in s.sound] == [[0.5, -0.25], [0, 0.125, 0.25]] and s.sound[0].dtype == torch.float32
+    assert (s.text, s.speaker, s.take, s.phones, s.sample_rate) == (["zero", "seven"], ["ann", "bob"], [0, 12], None, 8000)
+    assert sorted(p.name for p in server.cache.rglob("*")) == [*sorted(TAKES), "fsdd", "recordings"]
+    data.sounds("fsdd")
+    assert server.asked == ["/fsdd.zip"] and data.found("fsdd") == server.cache / "fsdd"
+
+
+@pytest.mark.parametrize("name, body, says", [
+    ("8_eve.wav", wav([0.0]), r"8_eve\.wav: expected a name like 7_jackson_32\.wav"), ("x_eve_1.wav", wav([0.0]), "expected a name"),
+    ("8_eve_1.wav", wav([0.0], 16000), "8_eve_1.wav: expected a mono WAV file of 8000 Hz, got WAV, 16000 Hz"),
+    ("8_eve_1.wav", wav([[0.0, 0.0]]), "2 channels"), ("8_eve_1.wav", b"no sound", "cannot be read"), ("8_eve_1.wav", b"", "cannot be read"),
+    ("8_eve_1.wav", wav([0.0], format="FLAC"), "got FLAC"), ("8_eve_1.wav", wav([]), "0 samples")])
+def test_a_file_that_is_no_recording_is_named(nowhere, monkeypatch, name, body, says):
+    for file, contents in (TAKES | {name: body}).items():
+        (nowhere / "fsdd/recordings").mkdir(parents=True, exist_ok=True)
+        (nowhere / "fsdd/recordings" / file).write_bytes(contents)
+    monkeypatch.setenv("COURSE_DATA", str(nowhere))
+    with pytest.raises(ValueError, match=says):
+        data.sounds("fsdd")
+
+
+def test_other_recordings_than_the_published_ones_are_refused(nowhere, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA", str(nowhere))
+    (nowhere / "fsdd/recordings").mkdir(parents=True)
+    assert data.found("fsdd") is None, "a folder without a sound"
+    (nowhere / "fsdd/recordings/0_ann_0.wav").write_bytes(TAKES["0_ann_0.wav"])
+    with pytest.raises(data.DataError, match="not the published recordings/.*expected sha256:ddb17656"):
+        data.sounds("fsdd")
+
+
+COMMANDS = {"seq.in": b"play jazz \nwake me\n", "seq.out": b"O B-genre \nO O\n", "label": b"Play\nAlarm\n"}
+
+
+def commands(**changed):
+    """SNIPS's nine files, all splits alike, with some changed in train."""
+    names = {"words": "seq.in", "labels": "seq.out", "intents": "label"}
+    return {f"{split}/{k}": v for split in ("train", "valid", "test") for k, v in COMMANDS.items()} | {
+        f"train/{names[k]}": v for k, v in changed.items()}
+
+
+def test_commands_are_downloaded_into_their_folders(server, monkeypatch):
+    published(monkeypatch, "snips", commands(), urls=(server.root + "/snips/",))
+    server.pages |= {f"/snips/{name}": (200, body, None) for name, body in commands().items()}
+    u = data.utterances("snips", "valid")
+    assert (u.words, u.labels, u.intents, u.kind) == ([["play", "jazz"], ["wake", "me"]], [["O", "B-genre"], ["O", "O"]], ["Play", "Alarm"], ["", ""])
+    assert len(data.utterances("snips")) == 2 and len(server.asked) == 9
+
+
+@pytest.mark.parametrize("changed", [{"words": b"play jazz\nwake\n"}, {"labels": b"O B-genre\nO o\n"}, {"intents": b"Play\nAla rm\n"},
+                                     {"words": b"play jazz\n\n", "labels": b"O O\n\n"}, {"intents": b"Play\n"}, {"words": b"play jazz\n"}])
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_malformed_command_is_named(nowhere, monkeypatch, changed, accepted):
+    monkeypatch.setenv("COURSE_DATA", str(nowhere))
+    published(monkeypatch, "snips", commands(**changed), nowhere, **({} if accepted else {"checksums": data.SOURCES["snips"].checksums}))
+    with pytest.raises(ValueError, match=r"train.seq\.in, line 2: expected as many words"):
+        data.utterances("snips")
+
+
+def article(start):
+    asked = {"id": "q1", "question": "Who?", "answers": [{"text": "Ann", "answer_start": start}]}
+    return {"title": "A", "paragraphs": [{"context": "It was Ann.", "qas": [asked, asked]}, {"context": "None.", "qas": []}]}
+
+
+def test_questions_come_with_their_answers(nowhere, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA", str(nowhere))
+    published(monkeypatch, "squad-dev", {"dev-v1.1.json": json.dumps({"data": [article(7), article(7)]}).encode()}, nowhere)
+    q = data.squad("dev")
+    assert (len(q), len(q.contexts), q.where) == (4, 4, [0, 0, 2, 2])
+    assert q.answers[3] == [("Ann", 7)] and q.contexts[q.where[3]][7:10] == "Ann" and q.questions[0] == "Who?"
+    assert len(data.squad()) == 2, "the first article of the whole set"
+    published(monkeypatch, "squad-article", {"dev-v1.1-super-bowl-50.json": json.dumps({"data": [article(7)] * 3}).encode()}, nowhere)
+    assert len(data.squad("article")) == 2, "and of the file that holds it alone"
+
+
+def test_an_answer_that_is_elsewhere_is_named(nowhere, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA", str(nowhere))
+    for sums in ({}, {"checksums": data.SOURCES["squad-dev"].checksums}):
+        published(monkeypatch, "squad-dev", {"dev-v1.1.json": json.dumps({"data": [article(8)]}).encode()}, nowhere, **sums)
+        with pytest.raises(ValueError, match="question q1: the answer 'Ann' does not stand at offset 8"):
+            data.squad()
+    (nowhere / "squad/dev-v1.1.json").write_bytes(b"<html>")
+    with pytest.raises(data.DataError, match="not the published dev-v1.1.json"):
+        data.squad()
+
+
+TAXI = b"timestamp,value\n2014-07-01 00:00:00,5\n2014-07-01 00:30:00,6.5\n2014-07-01 00:10:00,7\n2014-07-01 01:00:00,8\n"
+WINDOWS = json.dumps({"realKnownCause/nyc_taxi.csv": [["2014-07-01 00:05:00.000000", "2014-07-01 00:40:00.000000"]]}).encode()
+
+
+def test_series_keep_their_rows_and_windows(server, monkeypatch):
+    files = {"nyc_taxi.csv": TAXI, "combined_windows.json": WINDOWS, "machine_temperature_system_failure.csv": TAXI}
+    published(monkeypatch, "nab", files, urls=(server.root + "/nab/",))
+    server.pages |= {"/nab/data/realKnownCause/nyc_taxi.csv": (200, TAXI, None), "/nab/labels/combined_windows.json": (200, WINDOWS, None),
+                     "/nab/data/realKnownCause/machine_temperature_system_failure.csv": (200, TAXI, None)}
+    s = data.nab("nyc_taxi")
+    assert s.time.tolist() == [1404172800 + k for k in (0, 1800, 600, 3600)] and s.time.dtype == torch.int64
+    assert s.value.tolist() == [5, 6.5, 7, 8] and s.value.dtype == torch.float64 and s.windows == [(1, 2)] and len(s) == 4
+
+
+@pytest.mark.parametrize("row", [b"2014-07-01 00:30:00", b"noon,5", b"2014-07-01 00:30:00,five", b""])
+def test_a_malformed_row_of_a_series_is_named(nowhere, monkeypatch, row):
+    monkeypatch.setenv("COURSE_DATA", str(nowhere))
+    (nowhere / "nab").mkdir()
+    (nowhere / "nab/nyc_taxi.csv").write_bytes(b"timestamp,value\n2014-07-01 00:00:00,5\n" + row + b"\n2014-07-01 01:00:00,5\n")
+    with pytest.raises(ValueError, match=r"nyc_taxi\.csv, line 3: expected a time like"):
+        data.nab("nyc_taxi")
 
 
 # --- the real files ---------------------------------------------------------------------------------------------------
@@ -292,3 +523,37 @@ def test_the_real_mnist_test_split():
     assert d.label[:5].tolist() == [7, 2, 1, 0, 4]
     bundled = {image.numpy().tobytes() for image in data.digits().image}
     assert not any(image.numpy().tobytes() in bundled for image in d.image), "the bundled digits are not test digits"
+
+
+@real
+def test_the_real_spoken_digits():
+    s = data.sounds("fsdd")
+    assert len(s) == 3000 and len(set(s.speaker)) == 6 and all(s.text.count(word) == 300 for word in set(s.text))
+    assert s.take.count(0) == s.take.count(49) == 60
+    peaks = torch.tensor([x.abs().max() for x in s.sound])
+    assert peaks.min() < 0.02 and peaks.max() == 1
+    assert all(x.ndim == 1 and x.dtype == torch.float32 and x.isfinite().all() for x in s.sound)
+
+
+@real
+def test_the_real_commands():
+    splits = {split: data.utterances("snips", split) for split in ("train", "valid", "test")}
+    assert [len(u) for u in splits.values()] == [13084, 700, 700]
+    everything = [*zip(*(sum((getattr(u, f) for u in splits.values()), []) for f in ("words", "labels", "intents")))]
+    assert len({y for _, labels, _ in everything for y in labels}) == 72 and len({intent for *_, intent in everything}) == 7
+    assert len({w for words in splits["train"].words for w in words}) == 11_418
+
+
+@real
+def test_the_real_questions():
+    q = data.squad()
+    assert (len(q), len(q.contexts)) == (810, 54) and all(q.answers)
+    assert q.questions[0] == "Which NFL team represented the AFC at Super Bowl 50?" and q.answers[0][0] == ("Denver Broncos", 177)
+
+
+@real
+def test_the_real_series():
+    taxi, machine = data.nab("nyc_taxi"), data.nab("machine_temperature_system_failure")
+    assert (len(taxi), len(machine)) == (10_320, 22_695) and (len(taxi.windows), len(machine.windows)) == (5, 4)
+    assert set(taxi.time.diff().tolist()) == {1800} and (machine.time.diff() < 0).sum() == 1 and machine.time.diff().min() == -55 * 60
+    assert all(0 <= a < b < len(s) for s in (taxi, machine) for a, b in s.windows)

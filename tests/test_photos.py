@@ -1,5 +1,7 @@
 """Photos, painted styles and the small feature network: what `helpers.data` gives, and what the scripts in data/ make."""
 
+import dataclasses
+import hashlib
 import importlib.util
 import json
 import sys
@@ -11,7 +13,8 @@ import skimage.data
 import torch
 from torch.nn import functional as F
 
-from helpers import data, show_images
+from helpers import data, feature_net, show_images
+from helpers.features import CALIBRATION, LAYERS, FeatureNet
 from tests.book import ROOT
 
 
@@ -96,6 +99,18 @@ def test_show_images_draws_grey_and_colour_and_hides_the_rest():
     matplotlib.pyplot.close("all")
 
 
+def test_show_images_takes_what_people_have():
+    byte, image = torch.tensor([[0, 51, 255]], dtype=torch.uint8), np.array([[0.0, 0.2, 1.5]])
+    fig = show_images({"bytes": byte, "array": image, "bytes of numpy": byte.numpy(), "mask": byte > 60, "gradient": torch.tensor([[0.0, 0.2, 1.0]], requires_grad=True)})
+    wanted = [[0, 0.2, 1]] * 5
+    wanted[3] = [0, 0, 1]
+    assert all(np.allclose(ax.images[0].get_array(), [row] if np.ndim(row) == 1 else row) for ax, row in zip(fig.axes, wanted))
+    assert byte.tolist() == [[0, 51, 255]], "arguments stay as they are"
+    digit = data.digits().image[0]
+    assert len(np.unique(show_images({"digit": digit}).axes[0].images[0].get_array())) == len(digit.unique())
+    matplotlib.pyplot.close("all")
+
+
 @pytest.mark.parametrize("images, says", [({}, "at least one image"), ({"a": torch.zeros(2, 4, 4)}, "'a' is .2, 4, 4."), ({"a": torch.zeros(4)}, "'a' is .4,.")])
 def test_show_images_refuses_what_is_no_image(images, says):
     with pytest.raises(ValueError, match=says):
@@ -126,6 +141,110 @@ def test_the_weights_are_vgg19_up_to_conv5_1_at_a_quarter_of_the_width():
     assert (ROOT / "data/features.safetensors").stat().st_size <= 4 * 2**20
 
 
+@pytest.fixture(scope="module")
+def net():
+    return feature_net()
+
+
+def calibration():
+    return torch.stack([data.photo(name, 128) for name in CALIBRATION])
+
+
+def test_the_feature_network_is_frozen_and_calibrated(net):
+    maps = net(calibration())
+    assert tuple(maps) == LAYERS and all(abs(a.mean() - 1) < 1e-4 and a.min() == 0 for a in maps.values())
+    assert not net.training and not any(p.requires_grad for p in net.parameters())
+    assert not any(name.split()[0] in CALIBRATION for name in ("camera", "cat", "coffee", "flower", "strokes", "tiles", "waves"))
+
+
+def test_calibration_rescales_every_layer_and_nothing_else(net):
+    x = data.photo("coffee", 64)
+    normalised = (x[None] - net.mean) / net.std
+    for ours, theirs in zip(net(x).values(), forward(data.feature_weights(), normalised)):
+        factor = theirs.sum() / ours.sum()
+        assert torch.allclose(ours * factor, theirs, atol=1e-4 * theirs.max().item())
+    torch.manual_seed(0)
+    rough = FeatureNet(2).double().requires_grad_(False)
+    for k, conv in enumerate(rough.features):
+        if isinstance(conv, torch.nn.Conv2d):
+            conv.weight *= 1.5 + k % 5                       # layers of very different strength, with biases that count
+            conv.bias.uniform_(0, 0.1)
+    x = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    before = rough(x)
+    after = rough.calibrate(x)(x)
+    assert all(torch.allclose(after[n], before[n] / before[n].mean(), rtol=1e-9) and abs(after[n].mean() - 1) < 1e-9 for n in LAYERS)
+    with pytest.raises(ValueError, match="mean activation 0"):
+        FeatureNet(2).requires_grad_(False).apply(lambda m: [p.zero_() for p in m.parameters(recurse=False)]).calibrate(torch.rand(1, 3, 16, 16))
+
+
+def test_the_network_says_which_layers_and_stops_there(net):
+    x = data.photo("cat", 64)
+    whole = net(x)
+    assert [tuple(whole[n].shape) for n in ("conv1_1", "conv2_1", "conv5_1")] == [(1, 16, 64, 64), (1, 32, 32, 32), (1, 128, 4, 4)]
+    assert list(net(x, "conv2_1")) == ["conv1_1", "conv1_2", "conv2_1"], "one name: up to it"
+    two = net(x[None], ("conv3_2", "conv1_2"))
+    assert list(two) == ["conv1_2", "conv3_2"] and torch.equal(two["conv3_2"], whole["conv3_2"])
+    passed = []
+    hooks = [layer.register_forward_hook(lambda *_: passed.append(1)) for layer in net.features]
+    net(x, ["conv1_2"])
+    for hook in hooks:
+        hook.remove()
+    assert len(passed) == 4, "what lies behind is not computed"
+
+
+def test_gradients_flow_through_the_network_into_the_picture(net):
+    import copy
+
+    x = data.photo("cat", 32).double().requires_grad_()
+    copy.deepcopy(net).double()(x, "conv2_1")["conv2_1"].sum().backward()
+    assert x.grad.abs().max() > 0 and all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("x, layers, says", [
+    (torch.zeros(3, 15, 32), LAYERS, "16 x 16"), (torch.zeros(1, 32, 32), LAYERS, "RGB"), (torch.zeros(32, 32), LAYERS, "RGB"),
+    (torch.zeros(3, 32, 32, dtype=torch.uint8), LAYERS, "divide by 255"), (torch.zeros(3, 32, 32).double(), LAYERS, "net.double"),
+    (torch.zeros(3, 32, 32), "conv5_2", "unknown layer"), (torch.zeros(3, 32, 32), (), "unknown layer"), (torch.zeros(3, 32, 32), ["conv1_1", "relu"], "unknown layer")])
+def test_the_network_refuses_what_it_cannot_see(net, x, layers, says):
+    with pytest.raises(ValueError, match=says):
+        net(x, layers)
+
+
+def test_the_kinds_of_networks(monkeypatch, tmp_path):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    x = data.photo("cat", 32)
+    one, two = feature_net("random"), feature_net("random")
+    assert torch.equal(torch.get_rng_state(), before), "the reader's random numbers stay as they are"
+    assert torch.equal(one(x)["conv5_1"], two(x)["conv5_1"]) and not torch.allclose(one(x)["conv5_1"], feature_net()(x)["conv5_1"], atol=0.01)
+    for kind in ("vgg16", None, ""):
+        with pytest.raises(ValueError, match='"bundled", "vgg19" or "random"'):
+            feature_net(kind)
+    monkeypatch.setattr(data, "DATA", tmp_path / "data")
+    monkeypatch.delenv("COURSE_DATA", raising=False)
+    monkeypatch.setitem(data.SOURCES, "vgg19", dataclasses.replace(data.SOURCES["vgg19"], urls=("http://127.0.0.1:9/",)))
+    with pytest.raises(data.DataError, match="VGG-19 for ImageNet.*could not be downloaded"):
+        feature_net("vgg19")
+
+
+def test_vgg19_is_loaded_by_name_and_calibrated(monkeypatch, tmp_path):
+    """With random weights under the names of torchvision's file, its last convolutions and classifier included."""
+    g = torch.Generator().manual_seed(0)
+    weights = {name: torch.randn(v.shape, generator=g) * 0.05 for name, v in FeatureNet(64).state_dict().items()}
+    torch.save(weights | {"features.30.weight": torch.zeros(2), "classifier.0.bias": torch.zeros(2)}, tmp_path / "w.pth")
+    digest = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()
+    name = f"vgg19-{digest[:8]}.pth"
+    (tmp_path / "vgg19").mkdir()
+    (tmp_path / "w.pth").rename(tmp_path / "vgg19" / name)
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    monkeypatch.setitem(data.SOURCES, "vgg19", dataclasses.replace(data.SOURCES["vgg19"], checksums={name: f"sha256:{digest[:8]}"}))
+    assert data.SOURCES["vgg19"].urls[0].startswith("https://download.pytorch.org/")
+    net = feature_net("vgg19")
+    assert [c.out_channels for c in net.features if isinstance(c, torch.nn.Conv2d)] == [64, 64, 128, 128] + [256] * 4 + [512] * 5
+    assert all(abs(a.mean() - 1) < 1e-3 for a in net(calibration()).values())
+    first = net.features[0].weight / weights["features.0.weight"]
+    assert torch.allclose(first, first.mean(), rtol=1e-4), "one factor for the whole layer"
+
+
 def test_every_layer_answers_with_mean_activation_near_1(maker):
     parts = [maker.split(x)[0] for x in maker.classes().values()]
     x = torch.cat([maker.batch(parts, torch.Generator().manual_seed(k))[0] for k in range(2)])
@@ -135,7 +254,7 @@ def test_every_layer_answers_with_mean_activation_near_1(maker):
 
 
 def test_the_record_of_the_training_is_that_of_the_script(maker):
-    about = json.loads((ROOT / "data/features.json").read_text())
+    about = json.loads((ROOT / "data/features.json").read_text(encoding="utf-8"))
     assert about["classes"] == list(maker.classes()) and about["held_out"] == list(maker.HELD_OUT)
     assert (about["steps"], about["batch"]) == (maker.STEPS, maker.BATCH) and np.isclose(about["chance"], 1 / len(about["classes"]))
     assert about["test_accuracy_of_photo"] >= about["test_accuracy"] > 10 * about["chance"]

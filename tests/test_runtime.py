@@ -1,5 +1,6 @@
 """Device, seed, progress, timing, style and the size of helpers."""
 
+import ast
 import random
 import time
 
@@ -82,9 +83,18 @@ def test_public_names_have_docstrings():
         assert getattr(helpers, name).__doc__, name
 
 
+def code_lines(source):
+    """How many lines of a program hold code: no blank lines, comments or docstrings."""
+    lines = {n for n, line in enumerate(source.splitlines(), 1) if line.strip() and not line.strip().startswith("#")}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
+            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return len(lines)
+
+
 def test_helpers_stay_thin():
-    lines = sum(len(p.read_text(encoding="utf-8").splitlines()) for p in (ROOT / "helpers").rglob("*.py"))
-    assert lines <= 800
+    assert code_lines('"""Doc."""\n\n# why\ndef f():\n    """Doc\n    more."""\n    return 1\n') == 2
+    assert sum(code_lines(p.read_text(encoding="utf-8")) for p in (ROOT / "helpers").rglob("*.py")) <= 1250
 
 
 def test_importing_helpers_does_nothing():

@@ -7,8 +7,7 @@ Files are accepted by the checksum of their contents only, wherever they come fr
 
 from pathlib import Path
 
-from . import fetch
-from .fetch import BUNDLED, DataError, found, places
+from .fetch import BUNDLED, DataError, found, known, places
 from .images import PHOTOS, Digits, digits, feature_weights, photo
 from .ratings import Items, Ratings, Truth, items, ratings, truth
 from .series import Series, nab
@@ -16,7 +15,7 @@ from .sound import Sounds, sounds
 from .text import Squad, Utterances, squad, utterances
 
 DATA = Path(__file__).resolve().parents[2] / "data"
-SOURCES = fetch.SOURCES
+SOURCES = known()
 
 __all__ = ["BUNDLED", "DATA", "DataError", "Digits", "Items", "PHOTOS", "Ratings", "SOURCES", "Series", "Sounds", "Squad",
            "Truth", "Utterances", "digits", "feature_weights", "found", "items", "nab", "photo", "places", "ratings",

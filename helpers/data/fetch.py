@@ -1,6 +1,7 @@
 """The real data sets: what they are, where they are looked for, how they are fetched, and what is accepted."""
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -41,63 +42,10 @@ class _Source:
     remote: dict = field(default_factory=dict)
 
 
-_MNIST = ("http://yann.lecun.com/exdb/mnist/", "https://ossci-datasets.s3.amazonaws.com/mnist/",
-          "https://storage.googleapis.com/cvdf-datasets/mnist/")
-_SQUAD = ("https://rajpurkar.github.io/SQuAD-explorer/dataset/",)
-SOURCES = {
-    "ml-100k": _Source(
-        "MovieLens 100K (GroupLens, research use, no redistribution)", "ml-100k",
-        ("https://files.grouplens.org/datasets/movielens/ml-100k.zip",
-         "http://files.grouplens.org/datasets/movielens/ml-100k.zip"),     # the owner's certificate has lapsed before
-        {"u.data": "sha256:06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",
-         "u.item": "sha256:553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701",
-         "u.genre": "sha256:9757e0d3e6b298159a80dd48eaf938114690e911e39af97a76949ef1663610bb"}, "ml-100k/"),
-    "mnist-train": _Source(
-        "MNIST, 60,000 training digits (LeCun, Cortes, Burges; CC BY-SA 3.0)", "mnist", _MNIST,
-        {"train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
-         "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432"}),
-    "mnist-test": _Source(
-        "MNIST, 10,000 test digits (LeCun, Cortes, Burges; CC BY-SA 3.0)", "mnist", _MNIST,
-        {"t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
-         "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c"}),
-    "vgg19": _Source(
-        "VGG-19 for ImageNet (Simonyan and Zisserman 2015; torchvision's weights, BSD)", "vgg19",
-        ("https://download.pytorch.org/models/",), {"vgg19-dcbb9e9d.pth": "sha256:dcbb9e9d"}),     # torch.hub checks as much
-    "fsdd": _Source(
-        "Free Spoken Digit Dataset v1.0.10, 3,000 recordings (Jackson and others; CC BY-SA 4.0)", "fsdd",
-        ("https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.zip",),
-        {"recordings/": "sha256:ddb17656a0bca4c5ddace082be188ca630516dc2ef1110afe3c4e9cc71173de4"},
-        "free-spoken-digit-dataset-1.0.10/"),
-    "snips": _Source(
-        "SNIPS voice commands, 13,084 + 700 + 700 (Coucke et al. 2018, split of Goo et al. 2018; CC0)", "snips",
-        ("https://raw.githubusercontent.com/MiuLab/SlotGated-SLU/master/data/snips/",),
-        {"train/seq.in": "sha256:04ad1e3f2121d83c6478f9a4b17d2dbdc21d06d6127f73cb7af835ed733f9855",
-         "train/seq.out": "sha256:fd5f2121d8055827e5d6b3d3bac30f3d7e94e82a5d437751960cbdd9e1b4f6d3",
-         "train/label": "sha256:bfd7df6cf9dd76c5da5d8b61bc85f90386197bdd3d7510c1d324c051537b962f",
-         "valid/seq.in": "sha256:64e0f6d8ad8aab3a3828164d7d53731a0993d3ca1aed437ceaca6d3d568d410e",
-         "valid/seq.out": "sha256:712e6d34feb8d52d208b820a5f8bae6e6ff990f08374507dfde22de389088319",
-         "valid/label": "sha256:9c1dd041216f647bcfca838aaf1a48eb5781e4404256d31ff07cd38a5436c52f",
-         "test/seq.in": "sha256:c1e341173fcea2951a8ca371956a6f81c76de87b9583c62eb87edd6158fa3a7c",
-         "test/seq.out": "sha256:58c07c9097d5e1f78889765c2a535a160f6455b90b3142055c8051847afcca47",
-         "test/label": "sha256:37a26da3ad079bb41c42c85a3a8f827eb47efec4c5917ce5d08f4b2736e4f830"}),
-    "squad-dev": _Source(
-        "SQuAD 1.1, development set (Rajpurkar et al. 2016; CC BY-SA 4.0)", "squad", _SQUAD,
-        {"dev-v1.1.json": "sha256:95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9"}),
-    "squad-train": _Source(
-        "SQuAD 1.1, training set (Rajpurkar et al. 2016; CC BY-SA 4.0)", "squad", _SQUAD,
-        {"train-v1.1.json": "sha256:3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955"}),
-    "squad-article": _Source(
-        "SQuAD 1.1, first article of the development set (taken from it where it is not there by itself)", "squad", _SQUAD,
-        {"dev-v1.1-super-bowl-50.json": "sha256:eae461fb0c355ee27fe79fb0d9c178bef644fa6c109b512642190994cc1b99c6"}),
-    "nab": _Source(
-        "Numenta Anomaly Benchmark, two series with their labels (MIT)", "nab",
-        ("https://raw.githubusercontent.com/numenta/NAB/master/",),
-        {"nyc_taxi.csv": "sha256:d8fa6f7f0734bf5c8be12c52a94e20a82664c397d9dec4449156bd453d32856d",
-         "machine_temperature_system_failure.csv": "sha256:92bf5b87fc7f9bba8ca0b7ec63ccaac8cb4a1371a258e8c29a10ae9c018d82a4",
-         "combined_windows.json": "sha256:1e1fbc4601321aad8d0f8b3784c8134299379f68f6c1f7777565f8ffd57ab6b1"},
-        remote={"nyc_taxi.csv": "data/realKnownCause/nyc_taxi.csv", "combined_windows.json": "labels/combined_windows.json",
-                "machine_temperature_system_failure.csv": "data/realKnownCause/machine_temperature_system_failure.csv"}),
-}
+def known():
+    """The real data sets by name, from `data/sources.json`."""
+    about = json.loads((Path(__file__).resolve().parents[2] / "data/sources.json").read_text(encoding="utf-8"))
+    return {name: _Source(**(fields | {"urls": tuple(fields["urls"])})) for name, fields in about.items()}
 
 
 def choose(value, choices, what="data source"):
