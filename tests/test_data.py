@@ -128,6 +128,13 @@ def test_jupyter_shows_the_message_alone(tmp_path):
         assert "unknown data source 'nope'" in said.stdout or "not part of the course yet" in said.stdout
 
 
+def test_the_readme_lists_every_real_set():
+    about = (ROOT / "data/README.md").read_text(encoding="utf-8").split("## Real data sets")[1]
+    for name, source in data.SOURCES.items():
+        assert f"`{name}`" in about and f"`{source.folder}/" in about, name
+        assert source.urls and source.checksums and all(sum.split(":")[0] in ("md5", "sha256") for sum in source.checksums.values())
+
+
 # --- found ------------------------------------------------------------------------------------------------------------
 
 @pytest.fixture
