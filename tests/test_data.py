@@ -116,7 +116,8 @@ def test_an_unknown_name_is_refused_before_anything_is_looked_for(load, says):
         load()
 
 
-def test_jupyter_shows_the_message_alone(tmp_path):
+def test_jupyter_shows_the_message_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output
 
