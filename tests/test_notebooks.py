@@ -99,7 +99,7 @@ def test_sections_of_the_first_edition_are_there_in_order(book):
 @lecture
 def test_order_of_the_first_code_cells(book):
     assert "sys.path.insert" in book.code[0].source
-    assert tags_of(book.code[2]) == ["parameters"], "setup, imports, parameters: in this order"
+    assert "parameters" in tags_of(book.code[2]), "setup, imports, parameters: in this order"
     assert not re.search(r"import \*", "\n".join(c.source for c in book.code))
     for line in book.code[2].source.splitlines():
         assert re.match(r"[A-Z][A-Z_0-9]* = |#|$|\s", line), f"one parameter a line, or papermill does not know it: {line}"
@@ -146,7 +146,7 @@ def test_a_page_is_a_lecture_of_60_to_90_minutes(book):
 def test_markdown_is_wrapped(book):
     if book.number not in FIRST:
         long = [line for c in book.cells if c.cell_type == "markdown" for line in c.source.splitlines()
-                if len(line) > 110 and not line.lstrip().startswith(("|", "$$", "**Time**", "<!--")) and "](" not in line and "\\tag" not in line]
+                if len(line) > 110 and not line.lstrip().startswith(("|", "#", "$$", "**Time**", "**Exam route**", "<!--", "<details>")) and "](" not in line and "\\tag" not in line]
         assert not long, f"longer than 110 characters: {long[0][:70]!r} and {len(long) - 1} more"
 
 

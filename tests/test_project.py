@@ -1,7 +1,9 @@
 """The project around the notebooks: pins, README, commands, readers' copies, the lone notebook."""
 
 import ast
+import base64
 import hashlib
+import io
 import json
 import os
 import re
@@ -11,8 +13,10 @@ import sys
 import tomllib
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from tests.book import ROOT, books
 from tools import course
@@ -415,11 +419,19 @@ def test_timings_of_a_busy_machine_are_not_stored(monkeypatch):
         course.run("43")
 
 
-def test_pictures_are_stored_as_they_were_drawn():
-    png = "iVBORw0KGgoAAAANSUhEUg=="
-    output = nbformat.v4.new_output("display_data", {"image/png": png})
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[output])])
-    assert course.cleaned(nb).cells[0].outputs[0]["data"]["image/png"] == png
+def test_drawings_are_packed_and_photos_stay_unharmed():
+    photo = np.random.RandomState(0).randint(0, 256, (80, 120, 3)).astype(np.uint8)
+    drawing = np.full((200, 300, 3), 255, np.uint8)
+    drawing[50:52], drawing[:, 100:103], drawing[60:120, 150:250] = (30, 80, 140), (90, 90, 90), (200, 100, 30)
+    for picture, packed in ((photo, False), (drawing, True)):
+        raw = io.BytesIO()
+        Image.fromarray(picture).save(raw, "png", compress_level=1)
+        png = base64.b64encode(raw.getvalue()).decode()
+        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[nbformat.v4.new_output("display_data", {"image/png": png})])])
+        stored = course.cleaned(nb).cells[0].outputs[0]["data"]["image/png"]
+        assert (stored != png) == packed
+        seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(stored))).convert("RGB"))
+        assert np.array_equal(seen, picture)
 
 
 # --- make itself --------------------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 import argparse
 import ast
+import base64
 import datetime
 import hashlib
+import io
 import json
 import math
 import os
@@ -46,9 +48,23 @@ def sync(paths):
         subprocess.run([sys.executable, "-m", "jupytext", "--quiet", "--sync", str(newest)], check=True, cwd=ROOT)
 
 
+def smaller(png):
+    """A base64 PNG of a drawing (few colours) with a palette, if nobody could tell; a photo stays as it is."""
+    from PIL import Image, ImageChops, ImageStat
+
+    picture = Image.open(io.BytesIO(base64.b64decode(png)))
+    full = picture.convert("RGB")
+    if picture.mode == "P" or full.getcolors(4096) is None:
+        return png
+    reduced, packed = full.quantize(256, kmeans=3, dither=Image.Dither.NONE), io.BytesIO()
+    reduced.save(packed, "png", optimize=True)
+    error = ImageStat.Stat(ImageChops.difference(full, reduced.convert("RGB"))).mean
+    return base64.b64encode(packed.getvalue()).decode() if max(error) < 0.1 else png        # of 255 levels, on average
+
+
 def cleaned(nb):
     """A notebook as it is committed: no widget state, no outputs of widget cells (but their static twins) and of cells tagged
-    no-output; cells tagged hide-input folded in JupyterLab. Pictures stay as they were drawn."""
+    no-output; cells tagged hide-input folded in JupyterLab. Drawings are packed, photos stay as they are."""
     nb.metadata.pop("widgets", None)
     nb.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     nb.metadata.pop("language_info", None)
@@ -63,6 +79,8 @@ def cleaned(nb):
             twins = [o for o in cell.outputs if o.get("metadata", {}).get("twin")]
             cell.outputs = twins if "no-output" in tags or (shown and IGNORE in tags) else [
                 o for o in cell.outputs if WIDGET not in o.get("data", {})]
+            for data in (o["data"] for o in cell.outputs if "image/png" in o.get("data", {})):
+                data["image/png"] = smaller(data["image/png"])
     return nb
 
 
