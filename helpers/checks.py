@@ -4,6 +4,7 @@ import ast
 import copy
 import dis
 import linecache
+import re
 import reprlib
 import sys
 import traceback
@@ -142,7 +143,7 @@ def _parameters(number):
 
     try:
         text = next((COURSE / "notebooks/text").glob(f"{number}_*.py")).read_text(encoding="utf-8")
-        cell = text.split('# %% tags=["parameters"]\n')[1].split("\n# %%")[0]
+        cell = re.split(r'# %% tags=\[.*"parameters".*\]\n', text)[1].split("\n# %%")[0]
         full = yaml.safe_load((COURSE / "notebooks/full.yaml").read_text(encoding="utf-8"))
         return {a.targets[0].id: ast.literal_eval(a.value) for a in ast.parse(cell).body}, full.get(number) or {}
     except (OSError, StopIteration, IndexError, ValueError):

@@ -12,7 +12,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 
-from helpers import program
+from tools import program
 
 ROOT = Path(__file__).resolve().parents[1]
 IGNORE = "nbval-ignore-output"

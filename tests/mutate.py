@@ -1,6 +1,6 @@
 """Break every function of a notebook, one place at a time, and see a check or a test fail: `make mutate NB=43 [ARGS="-k als"]`.
 
-Each change of helpers/breaking.py is tried in three steps, the fastest first: the checks that the function reaches, on a copy of the
+Each change of tools/breaking.py is tried in three steps, the fastest first: the checks that the function reaches, on a copy of the
 page's state; then the page's slice from the start; then the notebook's own tests (tests/test_43_*.py). What all three leave alone is
 a survivor: an equivalent change (tests/equivalents.yaml holds those that a person has confirmed, with the reason), or a gap.
 Results go to build/mutants/NB.jsonl line by line: a sweep that was stopped goes on where it was. Changed code is tried anew.
@@ -20,9 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 import yaml
 
-from helpers import program as p
-from helpers.breaking import Workbench, places
 from tests.book import ROOT, book
+from tools import program as p
+from tools.breaking import Workbench, places
 
 EQUIVALENT = ROOT / "tests/equivalents.yaml"
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from helpers import break_it, check
-from helpers import program as p
-from helpers.breaking import Workbench, places, table
 from tests.book import ROOT, book
 from tests.mutate import by_the_tests, key_of, score
+from tools import program as p
+from tools.breaking import Workbench, places, table
 
 TINY = '''
 # %% [markdown]
