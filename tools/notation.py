@@ -13,9 +13,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "data/notation.csv"
 COLUMNS = ("symbol", "letter", "meaning", "notebooks")
-GREEK = dict(zip("alpha beta gamma delta epsilon varepsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi varphi chi psi omega "
-                 "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell odot".split(), "αβγδεεζηθκλμνξπρστφφχψωΓΔΘΛΞΠΣΦΨΩℓ⊙"))
-DRESS = re.compile(r"\\(log|hat|bar|tilde|mathcal|mathbb|mathrm|operatorname|lvert|rvert|lVert|rVert|det|partial|dot|widehat|overline|max|min|text|[,;! ])")
+NAMES = """
+    alpha beta gamma delta epsilon varepsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi varphi chi psi omega
+    Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell odot""".split()
+GREEK = dict(zip(NAMES, "αβγδεεζηθκλμνξπρστφφχψωΓΔΘΛΞΠΣΦΨΩℓ⊙"))
+WORN = r"log|hat|bar|tilde|mathcal|mathbb|mathrm|operatorname|[lr][vV]ert|det|partial|dot|widehat|overline|max|min|text"
+DRESS = re.compile(rf"\\({WORN}|[,;! ])")
 
 
 def table(markdown):

@@ -14,41 +14,69 @@
 # ---
 
 # %% [markdown]
+#
+# <!-- navigation -->
+# next: [11 Style transfer](11_style_transfer.ipynb)
+# <!-- /navigation -->
+
+# %% [markdown]
 # # 00 · Start here
 #
-# What is in this course, in which order can it be read, and how does a page of it prove what it says? This notebook is
-# the map, the manual and the dictionary of all the others.
+# Five people rated a new film: 5, 4½, 4, 5 and 3 stars. The average is 4.3, yet over all films it is 3.5.
+# Would you bet that the next hundred ratings of this film average 4.3? Section 1 answers that, and on the
+# way shows once, whole, what every page of the course does: **a formula, the same formula as code, and a ✓
+# that proves it**.
 #
 # **You will be able to**
 #
-# - choose where to start and see what has to be read before any notebook;
-# - read the loop that every notebook repeats: formula → code → ✓, and tell a proof from a picture;
-# - use sliders, exercises, exam questions and solutions, and know what their messages mean;
-# - run the course on your machine, on a GPU, on real data, or as one long regression test;
-# - look up any symbol of the course and any term in English or Russian.
+# - run a page, change it, break it, and get a fresh copy;
+# - read ✓, •, ○, … and ✗, and tell a proof from an observation;
+# - find the page that answers an exam question, and what to read before it;
+# - look up any symbol of the course, and any term in English or Russian (по-русски: раздел 6).
 #
 # **Prerequisites** Python, linear algebra, calculus and probability of a second year.
 #
-# **Time** 5 s on 2 CPU cores · **Memory** 0.4 GB · **Data** two small tables, bundled · **Exam questions** – · [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# **Time** 15 s on 2 CPU cores · **Memory** 0.6 GB · **Data** small tables and simulated ratings, bundled · **Exam questions** –
+#
+# **Where to go next** For a formula that becomes a working recommender: [43 Latent
+# factors](43_latent_factors.ipynb), with [41 Ranking metrics](41_ranking_metrics.ipynb) to judge it by. For
+# pictures: [11 Style transfer](11_style_transfer.ipynb). For probability: [13 VAE](13_vae.ipynb), then [16
+# Normalizing flows](16_normalizing_flows.ipynb). For an exam: the questions in section 3. For everything:
+# the map in section 4.
+#
+# <details><summary>Notation</summary>
+#
+# | symbol | in code | shape, unit |
+# |---|---|---|
+# | $x_1,\dots,x_n$: observations | `x` | `(…, n)`, $n\ge1$; here stars above the mean of all films |
+# | $\mu$, $\sigma$: mean and standard deviation of one observation | `mu`, `sigma` | unit of $x$; $\sigma\ge0$ |
+# | $\lambda$: weight of the penalty | `lam` | ≥ 0, no unit |
+# | $m$: candidate for the answer | `m` | unit of $x$ |
+# | $J(m)$: what is minimised | `objective(m)` | unit of $x$ squared |
+# | $\hat m$: its minimiser | `shrunken_mean(x, lam)` | `(…,)`, unit of $x$ |
+#
+# </details>
 
 # %% [markdown]
-# ## Notation
+# ## Your first ten minutes
 #
-# Every notebook opens with such a table. The notation of the whole course stands in section 5.
+# Nothing has to be run: all outputs are stored. To play, run everything once (menu **Run → Run All
+# Cells**); then sliders move.
 #
-# | symbol | in code | shape, unit or range |
-# |---|---|---|
-# | $x_1,\dots,x_n$ | `x` | `(…, n)`, $n\ge1$ observations, in the unit of $x$ |
-# | $\mu,\ \sigma$ | `mu, sigma` | mean and standard deviation of one observation, unit of $x$; $\sigma\ge0$ |
-# | $\lambda$ | `lam` | weight of the penalty, $\lambda\ge0$, no unit |
-# | $m$ | `m` | candidate for the answer, unit of $x$ |
-# | $J(m)$ | `objective` | the sum that is minimised, unit of $x$ squared |
-# | $\hat m$ | `shrunken_mean(x, lam)` | `(…,)`, the minimiser, unit of $x$ |
+# | you want to | do this |
+# |---|---|
+# | run one cell and go on | **Shift+Enter** (the cell is marked by a bar at its left) |
+# | run all | **Run → Run All Cells**; after an error, or to jump into the middle: **Run → Run All Above Selected Cell** |
+# | stop a cell that takes too long | **Kernel → Interrupt Kernel**, or press **I** twice outside a cell; all results stay |
+# | start from nothing | **Kernel → Restart Kernel and Run All Cells** |
+# | see folded code | click the bar or the three dots at its left; ▸ opens hints, solutions and answers |
+# | change things | edit any cell: your copy lies in `work/`, the course itself is never touched |
+# | have a page as it was | in a terminal, in the course's folder: `make fresh NB=43`; yours stays under a dated name |
 #
-# The setup cell is the same in every notebook: it finds the course (or fetches it, for a lone notebook), then seeds the
-# generators, picks the device and sets the figure style.
+# `make lab` refreshes every copy in `work/` that you have not edited (opening or running is not editing).
+# Of a page that you did edit, a newer one is put beside yours, as `43_latent_factors (new).ipynb`.
 
-# %%
+# %% tags=["hide-input"]
 import os, pathlib, subprocess, sys
 REPO = os.environ.get("COURSE_REPO") or ""  # the course's address; COURSE_REPO overrides it
 here = pathlib.Path.cwd()
@@ -62,15 +90,15 @@ from helpers import (break_it, check, claim, compare_speed, data, exercise, get_
                      scheme, seed, timed, use_style)
 seed(0); device = get_device(); use_style()
 
-# %% [markdown]
-# The topic's own imports follow.
-
-# %%
+# %% tags=["hide-input"]
 import csv
+import importlib
 import importlib.metadata
 import itertools
+import os
 import platform
 import re
+import sys
 import textwrap
 import tomllib
 
@@ -81,110 +109,409 @@ from IPython.display import Markdown, display
 from ipywidgets import Dropdown, FloatSlider, IntSlider, Text, interact
 from scipy.optimize import minimize_scalar
 
-from helpers import CheckFailed
+from helpers import CheckFailed, get_torchaudio
+
+PAGE = "00"
+WIDE = {"style": {"description_width": "initial"}, "layout": {"width": "32em"}}
+
+# %% tags=["parameters", "hide-input"]
+STARS = [5.0, 4.5, 4.0, 5.0, 3.0]   # ratings of the new film, at most 15
+MEAN = 3.5                          # mean rating of all films
+LAM = 4.0                           # weight of the penalty
+MU = 0.4                            # how far a film's true mean lies from MEAN, typically …
+SIGMA = 0.8                         # … and how far a single rating lies from its film's mean
+DRAWS = 200_000                     # simulated samples
+TARGET = "48"                       # the notebook whose reading path is shown
 
 # %% [markdown]
-# Sizes and switches of a notebook stand in one cell, small enough for two CPU cores. `make full` replaces them.
-
-# %% tags=["parameters"]
-LAM = 4.0           # weight of the penalty in the live example, > 0
-N = 5               # its observations, at most 15 (all 2**N samples are listed once)
-MU = 0.8            # their mean …
-SIGMA = 1.6         # … and standard deviation
-DRAWS = 200_000     # simulated samples
-TARGET = "48"       # the notebook whose reading path is shown
-
-# %% [markdown]
-# ## 1. The map
+# ## 1. The loop, once around
 #
-# The first digit of a notebook is its part. Parts can be read in any order; inside a part, and in a few places between
-# parts, one notebook needs another.
+# **Question.** What is the best guess of the film's true mean, from five ratings?
+#
+# **Predict** before you read on: should the guess be 4.3 stars, higher, or lower?
+#
+# <details><summary>What you might have thought</summary>
+#
+# Lower. Five people are few, and most films are near 3.5: part of the 0.8 stars above it is luck. How large
+# a part? That is what the formula says. (Section 2 tests it on 292 films.)
+#
+# </details>
 
-# %%
-PARTS = {"0": "Orientation", "1": "Generative models", "2": "Language and dialogue",
-         "3": "Sound", "4": "Recommenders", "5": "Experiments", "6": "Time series",
-         "7": "Structure without labels", "8": "From notebook to service"}
+# %% tags=["hide-input"]
+scheme({"q": (0, 1, "question", "round"), "p": (1, 1, "predict", "round"),
+        "d": (2, 1, "derive:\nnumbered formula"), "c": (3, 1, "code:\nsame symbols"),
+        "v": (3, 0, "✓ check against\nsomething else", "bold"), "m": (2, 0, "move\na slider"),
+        "t": (1, 0, "your turn", "round"), "n": (0, 0, "exam", "round")},
+       [("q", "p"), ("p", "d"), ("d", "c"), ("c", "v"), ("v", "m"), ("m", "t"), ("t", "n"),
+        ("t", "q", "next", "dashed")],
+       size=(8.4, 2.3), title="What every section of every page does")
+plt.show()
 
 # %% [markdown]
-# The map itself is data, one row per notebook in `data/course_map.csv`; the tables, the figure and the links below are
-# drawn from it.
+# **Derive.** Subtract the mean of all films: $x_t$ is how many stars rating $t$ lies above it. Ask for an
+# $m$ near all $x_t$, and pull it towards 0 by a penalty with weight $\lambda\ge0$:
+#
+# $$J(m)=\sum_{t=1}^n(x_t-m)^2+\lambda m^2\;\to\;\min_m .$$
+#
+# The derivative is $J'(m)=-2\sum_t(x_t-m)+2\lambda m=2(n+\lambda)m-2\sum_tx_t$. Its only zero is
+#
+# $$\hat m=\frac{\sum_{t=1}^nx_t}{n+\lambda}, \tag{00.1}$$
+#
+# and $J''=2(n+\lambda)>0$, so it is the minimum: $\lambda$ acts like $\lambda$ more people who rated just
+# the mean.
+#
+# **Code.** The same symbols, the number of the formula, shapes in comments, and a sentence for input
+# without an answer:
 
 # %%
+def shrunken_mean(x, lam):
+    """The minimiser of Σ(x_t − m)² + λm², eq. (00.1): x (..., n) -> (...,).
+    ValueError if there are no observations or lam < 0."""
+    if x.shape[-1] == 0 or lam < 0:
+        raise ValueError(f"give at least one observation and lam >= 0, not {x.shape[-1]}, {lam}")
+    return x.sum(-1) / (x.shape[-1] + lam)
+
+
+# %% [markdown]
+# **Check.** The oracle knows $J$ and nothing of the derivation: Brent's method searches for the minimum.
+
+# %%
+x = torch.tensor(STARS, dtype=torch.float64) - MEAN             # (n,)
+
+
+def objective(m):
+    """J(m), the sum that (00.1) minimises."""
+    return ((x - m) ** 2).sum() + LAM * m**2
+
+
+best = minimize_scalar(lambda m: float(objective(m)))
+check("00.1", "the closed form is the minimum that Brent's method finds",
+      shrunken_mean(x, LAM), best.x, atol=1e-6)
+print(f"{MEAN + x.mean():.2f} stars on average, {MEAN + shrunken_mean(x, LAM):.2f} is the guess")
+
+# %% [markdown]
+# **Move.** What will the guess be for a huge $\lambda$? And for $\lambda=0$?
+
+# %% tags=["hide-input"]
+def draw_parts(ax, lam):
+    """J(m) and its two parts over m in stars, with the minimum."""
+    m = np.linspace(-1.5, 2.5, 201)
+    near, penalty = ((x.numpy()[:, None] - m) ** 2).sum(0), lam * m**2
+    for curve, label in [(near, "ratings"), (penalty, "penalty"), (near + penalty, "sum $J$")]:
+        ax.plot(MEAN + m, curve, label=label)
+    best = float(shrunken_mean(x, lam))
+    ax.plot(MEAN + best, float(((x - best) ** 2).sum()) + lam * best**2, "ko")
+    ax.set(ylim=(0, 30), xlabel="guess, stars", title=f"λ = {lam:g}: {MEAN + best:.2f} stars")
+
+
+def draw_objective(lam=LAM):
+    """One large picture of J for a slider."""
+    fig, ax = plt.subplots()
+    draw_parts(ax, lam)
+    ax.set(ylabel="squared stars")
+    ax.legend()
+    plt.show()
+
+
+# %% tags=["hide-input"]
+fig, panels = plt.subplots(1, 4, figsize=(10, 2.6), sharey=True)
+for value, ax in zip((0, 1, 4, 16), panels):
+    draw_parts(ax, value)
+panels[0].set(ylabel="squared stars")
+panels[3].legend(loc="upper right", fontsize=8)
+plt.show()
+
+# %% tags=["nbval-ignore-output"]
+interact(draw_objective,
+         lam=FloatSlider(value=LAM, max=40, step=0.5, description="penalty λ", **WIDE));
+
+# %% [markdown]
+# The dot moves from the average (4.3 stars at $\lambda=0$) to the mean of all films. (Sliders need a
+# running kernel; the four pictures are for those who only read.)
+#
+# ### Exercise 00.A · A mean with weights · ●○○ · 5 min
+#
+# **Your turn.** Some people deserve more trust. Find the minimiser of $\sum_tw_t(x_t-m)^2+\lambda m^2$ for
+# weights $w_t>0$. Write the function, run its cell (Shift+Enter), then run the next one.
+#
+# <details><summary>Hint 1</summary>
+#
+# Differentiate as above, and set the derivative to zero.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# What plays the part of $n=\sum_t1$ now?
+#
+# </details>
+
+# %%
+def weighted_mean(x, w, lam):       # (n,), (n,), number -> number
+    """The minimiser of Σ w_t (x_t − m)² + λm²."""
+    raise NotImplementedError
+
+
+# %% tags=["nbval-ignore-output"]
+cases = [((np.array([2.0, 4.0, 9.0]), np.array([1.0, 1.0, 2.0]), 1.0), 4.8),
+         ((np.array([-1.0, 5.0]), np.array([0.5, 3.0]), 0.0), 29 / 7),
+         ((np.array([7.0]), np.array([2.0]), 5.0), 2.0)]
+mistakes = {"you divided by n + λ: there are Σ w_t votes now, not n":
+            lambda x, w, lam: (w * x).sum() / (len(x) + lam),
+            "you forgot the penalty in the denominator": lambda x, w, lam: (w * x).sum() / w.sum()}
+exercise("00.A", weighted_mean, cases, mistakes=mistakes)
+
+# %% [markdown]
+# <details><summary>Solution 00.A</summary>
+#
+# The derivative $-2\sum_tw_t(x_t-m)+2\lambda m$ vanishes at $m=\sum_tw_tx_t\,/\,(\sum_tw_t+\lambda)$: the
+# sum of the weights takes the part of $n$.
+#
+# ```python
+# def weighted_mean(x, w, lam):
+#     """The minimiser of Σ w_t (x_t − m)² + λm²."""
+#     return (w * x).sum() / (w.sum() + lam)
+# ```
+#
+# </details>
+#
+# The line is one of four: *yours to write*; *solved*; the first case that fails, with its arguments; or
+# your error in one line. Famous mistakes are called by their names. Here is one, made for you:
+
+# %% tags=["nbval-ignore-output"]
+exercise("00.A", lambda x, w, lam: (w * x).sum() / (len(x) + lam), cases, mistakes=mistakes)
+
+# %% [markdown]
+# ## 2. Does it help? The loop again, on data
+#
+# **Question.** Take the films of the course's simulated ratings that have 25 ratings or more. Show five of
+# each, hide the others. Which guess comes nearest to the mean of the hidden ones: the average of the five,
+# the mean of all films, or $\hat m$?
+#
+# **Predict** the order of the three.
+
+# %%
+def few_and_later(ratings, n, least=20):
+    """The first n ratings of every film with n + least or more, and the mean of its later ones."""
+    few, later = [], []
+    for item in range(ratings.n_items):
+        rows = (ratings.item == item).nonzero()[:, 0]
+        values = ratings.value[rows[ratings.time[rows].argsort(stable=True)]]
+        if len(values) >= n + least:
+            few.append(values[:n])
+            later.append(values[n:].mean())
+    return torch.stack(few), torch.stack(later)                 # (films, n), (films,)
+
+
+# %%
+few, later = few_and_later(data.ratings(), len(STARS))
+centre = few.mean()                                             # only what is shown is used
+
+
+def film_error(lam):
+    """Root mean square distance of the guess from the later ratings' mean, stars."""
+    return float((centre + shrunken_mean(few - centre, lam) - later).square().mean().sqrt())
+
+
+average, ignore, shrunk = film_error(0.0), film_error(1e9), film_error(LAM)
+print(f"{len(few)} films: average {average:.3f}, mean of all {ignore:.3f}, between {shrunk:.3f}")
+claim("the guess between errs by less than 0.34 stars; neither of the simple guesses does",
+      shrunk, below=0.34, trivial=min(average, ignore))
+
+
+# %% [markdown]
+# The average of five ratings is no better than not looking at them at all; the guess between the two is
+# better than both. The mark is • and not ✓: this was *observed* on data. The argument `trivial` is what a
+# lazy answer scores; the claim would stop the page if that passed as well.
+#
+# **Derive** why. Let the $x_t$ be independent with mean $\mu$ and variance $\sigma^2$. Then $\mathbb E\hat
+# m=\frac{n\mu}{n+\lambda}$, which is off by $-\frac{\lambda\mu}{n+\lambda}$, and $\mathrm{Var}\,\hat
+# m=\frac{n\sigma^2}{(n+\lambda)^2}$. The mean squared error is squared bias plus variance:
+#
+# $$\mathbb E(\hat m-\mu)^2=\underbrace{\frac{\lambda^2\mu^2}{(n+\lambda)^2}}_{\text{bias}^2}
+# +\underbrace{\frac{n\sigma^2}{(n+\lambda)^2}}_{\text{variance}}. \tag{00.2}$$
+
+# %%
+def bias2_and_variance(lam, n, mu, sigma):
+    """The two terms of eq. (00.2), both in the unit of x squared; lam may be an array."""
+    return (lam * mu / (n + lam)) ** 2, n * sigma**2 / (n + lam) ** 2
+
+
+# %% [markdown]
+# **Check**, twice. Where all cases can be listed, they are: let $x_t$ be $\mu-\sigma$ or $\mu+\sigma$ with
+# probability ½ each; that has the right mean and variance, and all $2^n$ samples give both terms exactly.
+
+# %%
+n = len(STARS)
+signs = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=n)), dtype=torch.float64)
+listed = shrunken_mean(MU + SIGMA * signs, LAM)                 # (2**n,)
+check("00.2", "bias² and variance by listing all samples", bias2_and_variance(LAM, n, MU, SIGMA),
+      [(listed.mean() - MU) ** 2, listed.var(correction=0)], atol=1e-12)
+
+# %% [markdown]
+# Where they cannot be listed, a simulation decides, with its error bar.
+
+# %%
+generator = torch.Generator().manual_seed(0)
+samples = MU + SIGMA * torch.randn(DRAWS, n, generator=generator, dtype=torch.float64)
+errors = (shrunken_mean(samples, LAM) - MU) ** 2                # (DRAWS,)
+check("00.2", "the error of normal samples, within four standard errors", errors.mean(),
+      sum(bias2_and_variance(LAM, n, MU, SIGMA)), atol=4 * float(errors.std()) / DRAWS**0.5)
+
+# %% [markdown]
+# **Move.** Which of the two terms does a larger $\lambda$ lower, which one does it raise? Dots: the films,
+# less the noise of their hidden mean.
+
+# %% tags=["hide-input"]
+def draw_error(lam=LAM, n=5):
+    """The terms of eq. (00.2) over λ, a dot at the chosen one, and the films if n is theirs."""
+    grid = np.linspace(0, 20, 201)
+    bias2, variance = bias2_and_variance(grid, n, MU, SIGMA)
+    fig, ax = plt.subplots()
+    for curve, label in [(bias2, "bias²"), (variance, "variance"), (bias2 + variance, "sum")]:
+        ax.plot(grid, curve, label=label)
+    if n == few.shape[1]:
+        dots, noise = np.arange(0, 21, 2), SIGMA**2 / 30        # about 30 hidden ratings a film
+        ax.plot(dots, [film_error(v) ** 2 - noise for v in dots], "o", mfc="none", label="films")
+    ax.plot(lam, sum(bias2_and_variance(lam, n, MU, SIGMA)), "ko")
+    ax.set(xlabel=r"penalty $\lambda$", ylabel="squared error, stars²", ylim=(0, None),
+           title=f"{n} ratings, λ = {lam:g}")
+    ax.legend()
+    plt.show()
+
+
+draw_error()
+
+# %% tags=["nbval-ignore-output"]
+interact(draw_error, lam=FloatSlider(value=LAM, max=20, step=0.5, description="penalty λ", **WIDE),
+         n=IntSlider(value=5, min=1, max=50, description="ratings n", **WIDE));
+
+# %% [markdown]
+# ### Exercise 00.B · The best penalty · ●●○ · 5 min
+#
+# For which $\lambda$ is (00.2) least? (Move the slider of $n$ first: does the lowest point move?)
+#
+# <details><summary>Hint 1</summary>
+#
+# Write the sum as one fraction, $(\lambda^2\mu^2+n\sigma^2)/(n+\lambda)^2$, and differentiate its
+# logarithm.
+#
+# </details>
+
+# %%
+def best_penalty(n, mu, sigma):     # numbers -> number
+    """The λ that minimises eq. (00.2)."""
+    raise NotImplementedError
+
+
+# %% tags=["nbval-ignore-output"]
+cases = [((5, 0.4, 0.8), 4.0), ((5, -2.0, 1.0), 0.25), ((20, 0.5, 2.0), 16.0)]
+mistakes = {"you did not square: the errors are squared": lambda n, mu, sigma: sigma / abs(mu),
+            "yours depends on n": lambda n, mu, sigma: sigma**2 / (n * mu**2),
+            "you turned the ratio around": lambda n, mu, sigma: mu**2 / sigma**2}
+exercise("00.B", best_penalty, cases, mistakes=mistakes)
+
+# %% [markdown]
+# <details><summary>Solution 00.B</summary>
+#
+# $\frac{2\lambda\mu^2}{\lambda^2\mu^2+n\sigma^2}=\frac2{n+\lambda}$ gives
+# $\lambda\mu^2(n+\lambda)=\lambda^2\mu^2+n\sigma^2$, so $\lambda=\sigma^2/\mu^2$: noise against signal,
+# whatever $n$ is. This is the $\lambda$ of ridge regression and of notebook 43.
+#
+# ```python
+# def best_penalty(n, mu, sigma):
+#     """The λ that minimises eq. (00.2)."""
+#     return sigma**2 / mu**2
+# ```
+#
+# </details>
+#
+# ### When a check fails
+#
+# It stops the page with the sentence, the largest error, where it is, and both values there. Three slips,
+# caught here so that the page goes on: $\lambda$ forgotten, a result that is not a number, a sum left out.
+
+# %%
+three = torch.tensor([2.0, 4.0, 9.0], dtype=torch.float64)
+for wrong in (three.mean(), three.sum() * float("nan"), three / 5):
+    try:
+        check("00.1", "a slip", wrong, shrunken_mean(three, 2.0))
+    except CheckFailed as problem:
+        print(problem, "\n")
+
+# %% [markdown]
+# | mark | what it says |
+# |---|---|
+# | `✓ (00.1) …` | this formula agrees with something that was not derived from it; recomputed whenever the page runs |
+# | `• …` | this was seen on data or after training, better than the trivial answer |
+# | `○ not with these parameters …` | an observation that no longer holds after you changed the parameters cell; the page goes on |
+# | `… 00.A: yours to write` | an exercise that waits for you |
+# | `✗ …` | what does not hold, and by how much |
+#
+# A sentence without a mark is explanation or opinion. Change the parameters cell and run all: every ✓ still
+# has to hold.
+
+# %% [markdown]
+# ## Break it
+#
+# Is a ✓ able to fail? Choose a function of this page and one small change of it (a sign, a number, a
+# forgotten bracket); **break** runs the checks that depend on it in a copy and shows which turn red, and by
+# how much; **mend** throws the copy away. The table below shows some tries for those who only read. Every
+# lecture has this widget.
+
+# %% tags=["nbval-ignore-output"]
+break_it()
+
+# %% [markdown]
+# ## 3. The 19 official questions
+#
+# Each is answered, worth full marks in English and in Russian, in the **Exam** section of one notebook,
+# next to 72 further ones. A number without a link: the notebook is planned.
+
+# %% tags=["hide-input"]
 def read_table(name):
     """Rows of a CSV file of the course's data folder, as a list of dicts of strings."""
     with open(data.DATA / name, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-# %% [markdown]
-# `needs` keeps what the figure and the reading paths use: for each notebook the numbers of those to read before it.
-
-# %%
-course = read_table("course_map.csv")
-needs = {row["no"]: row["needs"].split() for row in course}
-
-# %% [markdown]
-# Tables are written as Markdown, so that links and formulas in them work.
-
-# %%
 def markdown_table(head, rows):
     """A Markdown table: `head` and each of `rows` are sequences of cells."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-# %% [markdown]
-# A title is a link where the notebook exists.
-
-# %%
 def linked(row, text):
     """`text` with a link to a notebook of the map; bare while that notebook is planned."""
     return f"[{text}]({row['no']}_{row['topic']}.ipynb)" if row["state"] == "ready" else text
 
 
-# %% [markdown]
-# "Read before" names the direct prerequisites, "exam" the exam questions that the notebook answers.
-
-# %%
-def part_table(course, part):
-    """Markdown: the notebooks of one part."""
-    head, rows = ("no", "notebook", "what it covers", "read before", "exam"), []
-    for row in [r for r in course if r["no"].startswith(part)]:
-        title = linked(row, row["title"]) + ("" if row["state"] == "ready" else " *(planned)*")
-        lists = [", ".join(row[column].split()) or "–" for column in ("needs", "exam")]
-        rows.append((row["no"], title, row["what"], *lists))
-    return f"**Part {part} · {PARTS[part]}**\n\n{markdown_table(head, rows)}"
-
+# %% tags=["hide-input"]
+course = read_table("course_map.csv")
+notebook = {row["no"]: row for row in course}
+rows = [(q["no"], q["en"], q["ru"], linked(notebook[q["notebook"]], q["notebook"]))
+        for q in read_table("questions.csv")]
+display(Markdown(markdown_table(("", "question", "по-русски", "notebook"), rows)))
 
 # %% [markdown]
-# Here is the whole course; what says *planned* does not exist yet.
-
-# %%
-display(Markdown("\n\n".join(part_table(course, part) for part in PARTS)))
-
-# %% [markdown]
-# Each of the 91 exam questions belongs to exactly one notebook:
-
-# %%
-asked = sorted(int(q) for row in course for q in row["exam"].split())
-print(len(asked), "questions, each in one notebook:", asked == list(range(1, 92)))
-
-# %% [markdown]
-# ### What depends on what
+# ## 4. The map
 #
-# A notebook without prerequisites has depth 0, any other stands one deeper than the deepest notebook that it needs. The
-# figure puts the depth on the horizontal axis and gives each part a band of rows.
+# The first digit of a notebook is its part. Solid boxes exist, dotted ones are planned. To the right stands
+# what needs more; solid arrows stay inside a part, dashed ones cross over. The left column needs nothing
+# else: start anywhere in it.
 
-# %%
+# %% tags=["hide-input"]
+PARTS = {"0": "Orientation", "1": "Generative models", "2": "Language and dialogue",
+         "3": "Sound", "4": "Recommenders", "5": "Experiments", "6": "Time series",
+         "7": "Structure without labels", "8": "From notebook to service"}
+needs = {row["no"]: row["needs"].split() for row in course}
+
+
 def depth(needs, no):
     """How many notebooks have to be read one after the other before notebook `no`."""
     return max((depth(needs, before) + 1 for before in needs[no]), default=0)
 
 
-# %% [markdown]
-# In its column, a notebook takes the row of the prerequisite that it continues, or else the next free row of its part.
-
-# %%
+# %% tags=["hide-input"]
 def places(needs):
     """(column, row) of every notebook: its depth, a row of its part; a chain keeps its row."""
     cells, top = {}, 0
@@ -198,40 +525,7 @@ def places(needs):
     return cells
 
 
-# %% [markdown]
-# Solid boxes exist, dotted ones are planned.
-
-# %%
-def draw_boxes(ax, course, cells):
-    """A box with number and title for every notebook."""
-    for row in course:
-        x, y = cells[row["no"]]
-        ready = row["state"] == "ready"
-        style = dict(facecolor="#dbe6f4" if ready else "white", linestyle="-" if ready else ":",
-                     edgecolor="black", linewidth=1.6 if ready else 1.0)
-        ax.add_patch(plt.Rectangle((x - 0.4, y - 0.36), 0.8, 0.72, zorder=2, **style))
-        label = textwrap.fill(f"{row['no']} {row['title']}", 16)
-        ax.text(x, y, label, ha="center", va="center", fontsize=9, zorder=3)
-
-
-# %% [markdown]
-# Solid arrows stay inside a part, dashed ones cross from one part to another.
-
-# %%
-def draw_arrows(ax, needs, cells):
-    """An arrow from each prerequisite to the notebook that needs it."""
-    for before, no in [(b, no) for no, some in needs.items() for b in some]:
-        (x0, y0), (x1, y1) = cells[before], cells[no]
-        same = no[0] == before[0]
-        ax.annotate("", (x1 - 0.4, y1), (x0 + 0.4, y0), zorder=1, arrowprops=dict(
-            arrowstyle="-|>", color="black" if same else "#d1601f",
-            linestyle="-" if same else "--", linewidth=1.2))
-
-
-# %% [markdown]
-# Each part has a band with its name.
-
-# %%
+# %% tags=["hide-input"]
 def draw_bands(ax, cells):
     """A shaded band with its name for every part."""
     for part, name in PARTS.items():
@@ -242,36 +536,63 @@ def draw_bands(ax, cells):
                 ha="right", va="center", fontsize=9, fontweight="bold")
 
 
-# %% [markdown]
-# The size of the figure follows from the data:
+def draw_arrows(ax, needs, cells):
+    """An arrow from each prerequisite to the notebook that needs it."""
+    for before, no in [(b, no) for no, some in needs.items() for b in some]:
+        (x0, y0), (x1, y1) = cells[before], cells[no]
+        same = no[0] == before[0]
+        ax.annotate("", (x1 - 0.4, y1), (x0 + 0.4, y0), zorder=1, arrowprops=dict(
+            arrowstyle="-|>", color="black" if same else "#d1601f",
+            linestyle="-" if same else "--", linewidth=1.2))
 
-# %%
+
+# %% tags=["hide-input"]
+def draw_boxes(ax, course, cells):
+    """A box with number and title for every notebook."""
+    for row in course:
+        (x, y), ready = cells[row["no"]], row["state"] == "ready"
+        style = dict(facecolor="#dbe6f4" if ready else "white", linestyle="-" if ready else ":",
+                     edgecolor="black", linewidth=1.6 if ready else 1.0)
+        ax.add_patch(plt.Rectangle((x - 0.4, y - 0.36), 0.8, 0.72, zorder=2, **style))
+        label = textwrap.fill(f"{row['no']} {row['title']}", 16)
+        ax.text(x, y, label, ha="center", va="center", fontsize=9, zorder=3)
+
+
+# %% tags=["hide-input"]
 cells = places(needs)
 deepest, last_row = (max(values) for values in zip(*cells.values()))
-print(f"{len(cells)} notebooks, depth 0 to {deepest}, {last_row + 1} rows")
-
-# %% [markdown]
-# Bands first, boxes on top:
-
-# %%
 fig, ax = plt.subplots(figsize=(10, 10))
 draw_bands(ax, cells)
 draw_arrows(ax, needs, cells)
 draw_boxes(ax, course, cells)
 ax.set(xlim=(-1.5, deepest + 0.5), ylim=(last_row + 0.5, -0.5), yticks=[],
        xticks=range(deepest + 1),
-       xlabel="depth: how many notebooks have to be read one after the other before this one")
+       xlabel="how many notebooks have to be read one after the other before this one")
 ax.grid(False)
 ax.spines["left"].set_visible(False)
 plt.show()
 
 # %% [markdown]
-# The left column needs nothing else: start there, wherever you like. The deepest notebook is 48, the recommender pipeline;
-# sound borrows attention from language (22) and adversarial training from the generative models (14).
-#
+# The same as a table, with links: "before" are the direct prerequisites, "exam" the questions that the
+# notebook answers.
+
+# %% tags=["hide-input"]
+def part_table(course, part):
+    """Markdown: the notebooks of one part."""
+    head, rows = ("no", "notebook", "по-русски", "what it covers", "before", "exam"), []
+    for row in [r for r in course if r["no"].startswith(part)]:
+        title = linked(row, row["title"]) + ("" if row["state"] == "ready" else " *(planned)*")
+        lists = [", ".join(row[column].split()) or "–" for column in ("needs", "exam")]
+        rows.append((row["no"], title, row["ru"], row["what"], *lists))
+    return f"**Part {part} · {PARTS[part]}**\n\n{markdown_table(head, rows)}"
+
+
+display(Markdown("\n\n".join(part_table(course, part) for part in PARTS)))
+
+# %% [markdown]
 # To plan a path, ask for everything that a notebook rests on, in an order that works:
 
-# %%
+# %% tags=["hide-input"]
 def reading_path(needs, no):
     """Numbers of all notebooks that `no` rests on, prerequisites first, then `no` itself."""
     path = []
@@ -280,401 +601,132 @@ def reading_path(needs, no):
     return [*path, no]
 
 
-# %% [markdown]
-# With titles:
-
-# %%
 def show_path(no):
     """Print the reading path to a notebook."""
-    title = {row["no"]: row["title"] for row in course}
-    print("\n→ ".join(f"{n} {title[n]}" for n in reading_path(needs, no)))
+    print("\n→ ".join(f"{n} {notebook[n]['title']}" for n in reading_path(needs, no)))
 
 
-# %% [markdown]
-# For the notebook named in the parameters cell:
-
-# %%
 show_path(TARGET)
 
-# %% [markdown]
-# Choose any other (this needs a running kernel, as every control does):
-
 # %% tags=["nbval-ignore-output"]
-titles = [(f"{row['no']} {row['title']}", row["no"]) for row in course]
-interact(show_path, no=Dropdown(options=titles, value=TARGET, description="notebook"));
+titles = [(f"{no} {row['title']}", no) for no, row in notebook.items()]
+interact(show_path, no=Dropdown(options=titles, value=TARGET, description="notebook", **WIDE));
 
 # %% [markdown]
-# ## 2. How a notebook works
+# ## 5. How to study, and the commands
 #
-# Every section of every notebook runs through one loop: a question, a derivation that ends in a **numbered formula**, the
-# same formula as **code** with the same symbols, and a **check** of the code against something that was not derived
-# from it. Here is the loop on the smallest example that has all of it; it is also the seed of notebook 43.
+# For an exam, alone: (1) read the page once with the kernel running, following its **exam route**; (2)
+# write each numbered formula from memory, and look which check would catch your version; (3) solve the
+# exercises, hints before solutions; (4) answer the exam questions on paper, in the language of your exam,
+# then unfold the answer and mark yourself; (5) read *Where the notes slip* last: known errors of lecture
+# notes, each refuted by a computation.
 #
-# ### From a question to a formula
-#
-# *Five people rated a film. What is the best guess of its true mean rating?* The average is a natural answer, but with so
-# few ratings it is noisy. Let us pull it towards 0 (say, towards the mean of all films, after subtracting that mean) by
-# a penalty with weight $\lambda\ge0$:
-#
-# $$J(m)=\sum_{t=1}^n(x_t-m)^2+\lambda m^2\;\to\;\min_m .$$
-#
-# The derivative is $J'(m)=-2\sum_t(x_t-m)+2\lambda m=2(n+\lambda)m-2\sum_tx_t$. Its only zero is
-#
-# $$\hat m=\frac{\sum_{t=1}^nx_t}{n+\lambda}, \tag{00.1}$$
-#
-# and $J''=2(n+\lambda)>0$, so it is the minimum.
-#
-# ### From the formula to code
-#
-# The code keeps the symbols of the formula; comments give shapes; wrong input is refused with a sentence that says what to do.
-
-# %%
-def shrunken_mean(x, lam):
-    """The minimiser of Σ(x_t − m)² + λm², eq. (00.1): x (..., n) -> (...,).
-    ValueError if there are no observations or lam < 0."""
-    if x.shape[-1] == 0 or lam < 0:
-        raise ValueError(f"give at least one observation and lam >= 0, not {x.shape[-1]}, {lam}")
-    return x.sum(-1) / (x.shape[-1] + lam)
-
-
-# %% [markdown]
-# Two inputs that have no answer:
-
-# %%
-for values, lam in [(torch.empty(3, 0), 1.0), (torch.ones(3), -1.0)]:
-    try:
-        shrunken_mean(values, lam)
-    except ValueError as problem:
-        print(problem)
-
-# %% [markdown]
-# ### From code to ✓
-#
-# The function `check(number, claim, ours, reference)` compares two results of different origin and prints one line. Random
-# inputs are drawn on the CPU and then moved, so that they are the same on any device.
-
-# %%
-generator = torch.Generator().manual_seed(0)
-x = (MU + SIGMA * torch.randn(N, generator=generator, dtype=torch.float64)).to(device)
-
-# %% [markdown]
-# The reference must know $J$ and nothing else:
-
-# %%
-def objective(m):
-    """J(m), the sum that (00.1) minimises; m a number or a 0-d tensor."""
-    return ((x - m) ** 2).sum() + LAM * m**2
-
-
-# %% [markdown]
-# A numerical optimiser searches for its minimum, and `check` compares what it finds with the formula:
-
-# %%
-best = minimize_scalar(lambda m: float(objective(m)))
-check("00.1", "the closed form is the minimum that Brent's method finds",
-      shrunken_mean(x, LAM), best.x, atol=1e-6)
-
-# %% [markdown]
-# The same claim to the last digits: at the minimum, automatic differentiation finds a slope of zero. And a special case that
-# everyone knows:
-
-# %%
-m = shrunken_mean(x, LAM).requires_grad_()
-slope, = torch.autograd.grad(objective(m), m)
-check("00.1", "the slope of J at the closed form is zero", slope, 0.0, atol=1e-12)
-check("00.1", "without a penalty it is the average", shrunken_mean(x, 0.0), x.mean(), rtol=1e-14)
-
-# %% [markdown]
-# A line with ✓ in the stored output means: this claim was recomputed when the notebook was last run, and `make test`
-# recomputes it. A claim without ✓ is an opinion.
-#
-# ### Is the formula any good?
-#
-# A second formula says what the penalty buys. Let the $x_t$ be independent with mean $\mu$ and variance $\sigma^2$. Then
-# $\mathbb E\hat m=\frac{n\mu}{n+\lambda}$, which is off by $-\frac{\lambda\mu}{n+\lambda}$, and
-# $\mathrm{Var}\,\hat m=\frac{n\sigma^2}{(n+\lambda)^2}$. The mean squared error is the sum of the squared bias and the variance:
-#
-# $$\mathbb E(\hat m-\mu)^2=\underbrace{\frac{\lambda^2\mu^2}{(n+\lambda)^2}}_{\text{bias}^2}
-# +\underbrace{\frac{n\sigma^2}{(n+\lambda)^2}}_{\text{variance}}. \tag{00.2}$$
-
-# %%
-def bias2_and_variance(lam, n, mu, sigma):
-    """The two terms of eq. (00.2), both in the unit of x squared; lam may be an array."""
-    return (lam * mu / (n + lam)) ** 2, n * sigma**2 / (n + lam) ** 2
-
-
-# %% [markdown]
-# Where all cases can be listed, they are: let $x_t$ be $\mu-\sigma$ or $\mu+\sigma$ with probability ½, which has the right
-# mean and variance. All $2^n$ samples give the two terms exactly.
-
-# %%
-signs = list(itertools.product([-1.0, 1.0], repeat=N))          # 2**N samples of N values
-every = MU + SIGMA * torch.tensor(signs, dtype=torch.float64, device=device)
-every = shrunken_mean(every, LAM)                               # (2**N,)
-listed = torch.stack([(every.mean() - MU) ** 2, every.var(unbiased=False)])
-check("00.2", "bias² and variance by listing all samples", bias2_and_variance(LAM, N, MU, SIGMA),
-      listed, atol=1e-12)
-
-# %% [markdown]
-# Where they cannot be listed, a simulation decides.
-
-# %%
-samples = MU + SIGMA * torch.randn(DRAWS, N, generator=generator, dtype=torch.float64).to(device)
-errors = (shrunken_mean(samples, LAM) - MU) ** 2                # (DRAWS,)
-
-# %% [markdown]
-# Its claim comes with a z-score, the distance between simulation and formula in standard errors. A band that the trivial
-# answer passes too would prove nothing, so the check also demands that $\sigma^2/n$, the error of the plain average, is far
-# outside.
-
-# %%
-standard_error = errors.std() / DRAWS**0.5
-z = (errors.mean() - sum(bias2_and_variance(LAM, N, MU, SIGMA))) / standard_error
-z_trivial = (errors.mean() - SIGMA**2 / N) / standard_error
-check("00.2", "simulated error of normal samples: |z| < 4, and |z| > 20 for the plain average",
-      bool(abs(z) < 4 and abs(z_trivial) > 20))
-
-# %% [markdown]
-# ### Try it: controls
-#
-# Each notebook has at least one slider on a quantity of a formula. The drawing function is called once, so that the page can
-# be read without a kernel; the cell after it adds the control.
-
-# %%
-def draw_error(lam=LAM, n=N):
-    """The terms of eq. (00.2) over lambda, and a dot at the chosen one."""
-    grid = np.linspace(0, 20, 201)
-    bias2, variance = bias2_and_variance(grid, n, MU, SIGMA)
-    fig, ax = plt.subplots()
-    for curve, label in [(bias2, "bias²"), (variance, "variance"), (bias2 + variance, "sum")]:
-        ax.plot(grid, curve, label=label)
-    ax.plot(lam, sum(bias2_and_variance(lam, n, MU, SIGMA)), "ko")
-    ax.set(xlabel=r"$\lambda$", ylabel="squared error, unit of $x^2$", ylim=(0, None),
-           title=f"n = {n}, λ = {lam:.1f}")
-    ax.legend()
-    plt.show()
-
-
-# %% [markdown]
-# With the parameters above:
-
-# %%
-draw_error()
-
-# %% [markdown]
-# A little bias removes a lot of variance: at $\lambda=\sigma^2/\mu^2=4$ the sum is a little more than half of what it is
-# at $\lambda=0$. Move the sliders: with more observations the best $\lambda$ stays where it is, but matters less.
-
-# %% tags=["nbval-ignore-output"]
-interact(draw_error, lam=FloatSlider(value=LAM, min=0, max=20, step=0.5),
-         n=IntSlider(value=N, min=1, max=50));
-
-# %% [markdown]
-# ### When a check fails
-#
-# A failed check stops the notebook with the claim, the largest error, where it is and both values there. Three slips, caught
-# here so that the page goes on: $\lambda$ forgotten, a result that is not a number, a sum left out.
-
-# %%
-three = torch.tensor([2.0, 4.0, 9.0], dtype=torch.float64)
-for wrong in (three.mean(), three.sum() * float("nan"), three / 5):
-    try:
-        check("00.1", "a slip", wrong, shrunken_mean(three, 2.0))
-    except CheckFailed as problem:
-        print(problem, "\n")
-
-# %% [markdown]
-# NaN never passes and shapes must agree: the second and the third slip are refused where a sloppy comparison would let them
-# through. An inequality is checked as a condition, `check("00.2", claim, a < b)`.
-
-# %% [markdown]
-# ### Exercise 00.A · A mean with weights
-#
-# Exercises look like this one. Some ratings deserve more trust. Find the minimiser of
-# $\sum_tw_t(x_t-m)^2+\lambda m^2$ for weights $w_t>0$, and write it as a function of `x` `(n,)`, `w` `(n,)` and `lam`.
-#
-# <details><summary>Hint</summary>
-#
-# Differentiate as above. What plays the part of $n$ now?
-#
-# </details>
-
-# %%
-def weighted_mean(x, w, lam):
-    """The minimiser of Σ w_t (x_t − m)² + λm²."""
-    raise NotImplementedError
-
-
-# %% [markdown]
-# The answers that yours is compared with come from elsewhere: least squares with one extra row, $\sqrt\lambda\,m\approx0$.
-
-# %%
-def by_least_squares(x, w, lam):
-    """The same minimiser from numpy's least squares."""
-    root = np.sqrt([*w, lam])                                   # (n + 1,)
-    solution = np.linalg.lstsq(root[:, None], root * [*x, 0.0], rcond=None)[0]
-    return float(solution[0].round(9))
-
-
-# %% [markdown]
-# Fill in the stub, run it, then run this cell. It prints one line.
-
-# %% tags=["nbval-ignore-output"]
-arguments = [((2.0, 4.0, 9.0), (1.0, 1.0, 2.0), 1.0), ((-1.0, 5.0), (0.5, 3.0), 0.0),
-             ((7.0,), (2.0,), 5.0)]
-arguments = [(np.array(x), np.array(w), lam) for x, w, lam in arguments]
-cases = [(case, by_least_squares(*case)) for case in arguments]
-exercise("00.A", weighted_mean, cases)
-
-# %% [markdown]
-# <details><summary>Solution 00.A</summary>
-#
-# The derivative $-2\sum_tw_t(x_t-m)+2\lambda m$ vanishes at $m=\sum_tw_tx_t\,/\,(\sum_tw_t+\lambda)$: the sum of the weights
-# takes the part of $n$.
-#
-# ```python
-# def weighted_mean(x, w, lam):
-#     """The minimiser of Σ w_t (x_t − m)² + λm²."""
-#     return (w * x).sum() / (w.sum() + lam)
-# ```
-#
-# </details>
-
-# %% [markdown]
-# The line is one of four. *Yours to write* stands above until you have filled in the stub. A wrong value is shown with the
-# first case in which it fails:
-
-# %% tags=["nbval-ignore-output"]
-def forgets_weights(x, w, lam):
-    """Wrong: divides by n + λ."""
-    return float((w * x).sum() / (len(x) + lam))
-
-
-exercise("00.A", forgets_weights, cases)
-
-# %% [markdown]
-# An error inside your function becomes one line too:
-
-# %% tags=["nbval-ignore-output"]
-def forgets_brackets(x, w, lam):
-    """Wrong: w.sum is never called."""
-    return (w * x).sum() / (w.sum + lam)
-
-
-exercise("00.A", forgets_brackets, cases)
-
-# %% [markdown]
-# And the fourth line is the one you want:
-
-# %% tags=["nbval-ignore-output"]
-def solved(x, w, lam):
-    """Right."""
-    return (w * x).sum() / (w.sum() + lam)
-
-
-exercise("00.A", solved, cases)
-
-# %% [markdown]
-# ### Exam questions
-#
-# They stand near the end of a notebook, one cell each: the question in English, the same as a Russian exam would put it, and,
-# folded away until you have answered aloud or on paper, a model answer worth full marks, a short one in Russian, and the
-# mistake that costs most. This one is a sample:
-#
-# > **Question (sample)** · Derive the penalised mean and say what the penalty costs and what it buys.
-# >
-# > **По-русски.** Выведите оценку среднего с квадратичным штрафом. Чем мы платим за штраф и что выигрываем?
-#
-# <details><summary>Model answer</summary>
-#
-# Minimise $J(m)=\sum_t(x_t-m)^2+\lambda m^2$: $J'(m)=2(n+\lambda)m-2\sum_tx_t=0$ gives
-# $\hat m=\sum_tx_t/(n+\lambda)$ (00.1), a minimum since $J''=2(n+\lambda)>0$. The price is the bias
-# $-\lambda\mu/(n+\lambda)$, the gain is a variance of $n\sigma^2/(n+\lambda)^2$ instead of $\sigma^2/n$. The mean squared error
-# (00.2), as a function of $\lambda$, has the derivative $2n(\lambda\mu^2-\sigma^2)/(n+\lambda)^3$: it is least at
-# $\lambda=\sigma^2/\mu^2$.
-#
-# **Кратко по-русски.** $\hat m=\sum_tx_t/(n+\lambda)$. Штраф вносит смещение $-\lambda\mu/(n+\lambda)$, но уменьшает дисперсию;
-# среднеквадратичная ошибка минимальна при $\lambda=\sigma^2/\mu^2$.
-#
-# **Typical mistake.** Dividing by $n$ and shrinking afterwards by $1-\lambda$: this is negative for $\lambda>1$.
-#
-# </details>
-
-# %% [markdown]
-# ### Where the notes slip, what it costs
-#
-# Two more sections are found in every lecture notebook. *Where the notes slip* takes each known error of the lecture notes,
-# refutes it in a cell and gives the right statement. *What it costs* derives the running time, measures it, and compares
-# the code of the page with the library that a practitioner would use.
-
-# %% [markdown]
-# ## 3. How to study with it
-#
-# | you want to | do this |
-# |---|---|
-# | **read** | open a notebook and read from the top: all outputs are stored, nothing has to be run |
-# | **run and change** | `make lab` opens your own copies in `work/`: move sliders, break a formula, watch its check fail |
-# | **learn for an exam, alone** | see the five steps below |
-# | **use the code** | copy it: each public function stands alone, gives its shapes and refuses bad input |
-# | **trust it** | `make test` recomputes every claim of every notebook on your machine |
-#
-# For an exam: (1) read the notebook once with the kernel running; (2) write each numbered formula from memory and look which
-# check would catch your version; (3) solve the exercises from A on, hints before solutions; (4) answer the exam questions on
-# paper, in the language of your exam, then unfold the answer and mark yourself; (5) read *Where the notes slip* last.
+# To use the code, copy a function together with those that it calls, or load all of a page's without
+# running it (in the course's folder): `from tests.book import book; als = book("43").definitions()["als"]`.
 #
 # | command | what happens |
 # |---|---|
-# | `make lab` | sets everything up the first time, copies the notebooks into `work/`, opens JupyterLab there |
-# | `make test` | the course as a regression suite: style, helpers, every notebook run and compared with its page |
-# | `make run NB=43` | runs one notebook and stores its outputs |
-# | `make full NB=43` | runs a copy with full-size parameters and real data into `build/full/` |
-# | `make help` | the other commands |
-#
-# A copy in `work/` that you have changed is never overwritten. `make full NB=43 ARGS="-p DATA ml-100k"` sets parameters by hand.
+# | `make lab` | sets everything up the first time, copies the notebooks into `work/`, opens JupyterLab |
+# | `make test` | reruns every ✓ and • of the default pages on your machine and compares with what is stored; `make test NB=43`: one page |
+# | `make fresh NB=43` | a fresh copy of one notebook in `work/`; yours stays under a dated name |
+# | `make pdf NB=43` | prints a page into `build/pdf/`, every answer unfolded, nothing cut (needs Chromium) |
+# | `make full NB=43` | runs a copy with full-size parameters and real data into `build/full/`; `ARGS="-p DATA ml-100k"` sets one by hand |
+# | `make help` | the others, which are for contributors |
 #
 # | setting | meaning |
 # |---|---|
 # | `COURSE_DEVICE=cpu` | compute there (`cpu`, `cuda`, `cuda:1`, `mps`); unset: a GPU if there is one, else the CPU |
 # | `COURSE_DATA=folder` | where real data sets lie, one subfolder each; looked into before any download |
-# | `COURSE_REPO=address` | where a lone notebook, opened far from the course, fetches the course from |
-# | `TORCH_INDEX=address` | the package index of PyTorch, for the first `make lab` (below) |
+# | `COURSE_REPO=address` | where a lone notebook, opened far from the course, fetches it (in a cell: `%env COURSE_REPO=address`) |
+# | `TORCH_INDEX=address` | another package index for PyTorch, at the first `make lab` |
 #
-# On Linux without a GPU, `TORCH_INDEX=https://download.pytorch.org/whl/cpu make lab` takes PyTorch's small CPU build.
 # Without `make` (on Windows, say), the [README](../README.md) gives the same in plain pip and conda lines.
 
 # %% [markdown]
-# ## 4. Is everything here? An environment report
+# ## 6. По-русски: с чего начать
 #
-# This section looks at your machine, so its output is not stored: run it to see it. Nothing here stops if something is missing.
-
-# %%
-def version_of(name):
-    """The version of an installed distribution, or None; nothing is imported."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
+# Тексты курса английские, но к экзамену можно готовиться по-русски: в разделе **Exam** каждой лекции вопрос
+# и полный ответ даны на двух языках, 19 официальных вопросов стоят в таблице раздела 3, термины собраны в
+# словаре (раздел 9).
+#
+# 1. `make lab` открывает ваши копии тетрадей в папке `work/`; портить их можно смело, `make fresh NB=43`
+#    вернёт исходную.
+# 2. **Shift+Enter** выполняет ячейку; *Run → Run All Cells* выполняет все, *Run → Run All Above Selected
+#    Cell* — все ячейки выше, *Kernel → Interrupt Kernel* останавливает слишком долгий расчёт.
+# 3. `✓ (43.5)` — формула с этим номером доказана независимым вычислением; `•` — наблюдение на данных; `…` —
+#    упражнение ждёт вашего решения; `✗` — не сошлось, и сказано, насколько.
+# 4. Порядок для каждой темы: формула → код → ✓ → упражнение → вопросы экзамена на бумаге → раскрыть ответ и
+#    оценить себя.
+# 5. С чего начать: [41 Метрики ранжирования](41_ranking_metrics.ipynb) и [43 Модели со скрытыми
+#    переменными](43_latent_factors.ipynb), если нужны рекомендации; [13 Вариационный
+#    автокодировщик](13_vae.ipynb) и [16 Нормализационные потоки](16_normalizing_flows.ipynb), если нужны
+#    порождающие модели.
+# 6. `make pdf NB=43` печатает тетрадь со всеми раскрытыми ответами.
 
 # %% [markdown]
-# What is wanted is read from the files that the installation uses:
+# ## 7. Is everything here? An environment report
+#
+# This section looks at your machine, so its output is not stored: run it to see it. It imports each package
+# in earnest, and nothing stops if one is missing or broken.
 
-# %%
+# %% tags=["hide-input"]
 def wanted_packages(root):
-    """What the course asks for, {distribution: requirement}: requirements.txt and all extras."""
-    read = {name: (root / name).read_text(encoding="utf-8") if (root / name).exists() else ""
-            for name in ("requirements.txt", "pyproject.toml")}
-    project = tomllib.loads(read["pyproject.toml"]).get("project", {})
-    lines = read["requirements.txt"].splitlines()
-    lines += itertools.chain(*project.get("optional-dependencies", {}).values())
-    names = [re.match(r"[A-Za-z0-9][\w.-]*", line) for line in lines]
-    return {name[0]: line.strip() for name, line in zip(names, lines) if name}
+    """{requirement: kind}: "course" what pages import, "optional" extras, "tools" Jupyter, tests."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = itertools.chain(*project.get("optional-dependencies", {}).values())
+    tools = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    kinds = [(project["dependencies"], "course"), (extras, "optional"), (tools, "tools")]
+    wanted = {}
+    for lines, kind in kinds:
+        for line in (line.strip() for line in lines):
+            if re.match(r"[A-Za-z0-9]", line):
+                wanted.setdefault(line, kind)
+    return wanted
 
 
-# %% [markdown]
-# The machine:
+def import_name(name):
+    """The module that a distribution is imported by: scikit-learn gives sklearn."""
+    known = {"scikit-learn": "sklearn", "scikit-image": "skimage"}
+    return known.get(name.lower(), name.lower().replace("-", "_"))
 
-# %%
+
+# %% tags=["hide-input"]
+GUARDED = ("works through the course's guard `get_torchaudio()`: its compiled part does not fit "
+           "this torch. transforms, functional and datasets work; load, save, forced_align and "
+           "rnnt_loss do not")
+OPTIONAL = " (optional: only a section marked ☆ needs it)"
+
+# %% tags=["hide-input"]
+def state_of(requirement, kind):
+    """(version, what importing it gave) of one requirement; the latter is "" if all is well."""
+    name = re.match(r"[\w.-]+", requirement)[0]
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "–", "**missing**" + (OPTIONAL if kind == "optional" else "")
+    if kind == "tools":
+        return version, ""
+    try:
+        get_torchaudio() if name == "torchaudio" else importlib.import_module(import_name(name))
+    except Exception as error:          # broken in any way: say how
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+        return version, f"**cannot be imported**: {said}" + (OPTIONAL if kind == "optional" else "")
+    guarded = name == "torchaudio" and not hasattr(sys.modules["torchaudio._extension"], "__file__")
+    return version, GUARDED if guarded else ""
+
+
+# %% tags=["hide-input"]
+def verdict(states):
+    """The last line of the report, from {requirement: what importing it gave}."""
+    bad = [name for name, said in states.items() if "**" in said and OPTIONAL not in said]
+    less = [name for name, said in states.items() if said and name not in bad]
+    if bad:
+        return (f"Missing or broken: {', '.join(bad)}. In the course's folder: make lab, or "
+                "python -m pip install -r requirements.txt -c constraints.txt")
+    return "Nothing is missing" + (f", but see {', '.join(less)}." if less else ".")
+
+
+# %% tags=["hide-input"]
 def memory_gb():
     """Physical memory in GB, or None where the system does not say."""
     try:
@@ -683,10 +735,6 @@ def memory_gb():
         return None
 
 
-# %% [markdown]
-# The device is the one that `get_device()` chose in the setup cell.
-
-# %%
 def machine_rows():
     """Rows (what, value) about Python, the processor, the memory and the device."""
     memory, settings = memory_gb(), [k for k in ("COURSE_DEVICE", "COURSE_DATA") if k in os.environ]
@@ -699,40 +747,35 @@ def machine_rows():
             *((name, f"`{os.environ[name]}`") for name in settings)]
 
 
-# %% [markdown]
-# And real data: where each set was found, or how to get it. No file is downloaded by asking.
-
-# %%
+# %% tags=["hide-input"]
 def data_rows():
-    """Rows (data set, where it is or how to get it) of all real data sets that the course knows."""
+    """Rows (real data set, where it is or how to get it); no file is downloaded by asking."""
     rows = []
     for name, source in data.SOURCES.items():
-        folder, files = data.found(name), list(source.checksums)
-        some = ", ".join(files) if len(files) <= 5 else f"its {len(files)} files"
-        get = (f"not here. A notebook that asks for it downloads it; by hand: "
-               f"put {some} from {source.urls[0]} into `{data.places(name)[0]}`")
+        folder = data.found(name)
+        get = (f"not here: a notebook that asks for it downloads it from {source.urls[0]} into "
+               f"`{data.places(name)[-1]}`")
         rows.append((f"`{name}`: {source.title}", f"found in `{folder}`" if folder else get))
     return rows
 
 
-# %% [markdown]
-# Run this cell for the report:
-
 # %% tags=["nbval-ignore-output", "no-output"]
-wanted = wanted_packages(data.DATA.parent)
-packages = [(f"`{line}`", version_of(name) or "**missing**") for name, line in wanted.items()]
-for head, rows in [(("machine", ""), machine_rows()), (("wanted", "installed"), packages),
+states = {line: state_of(line, kind) for line, kind in wanted_packages(data.DATA.parent).items()}
+packages = [(f"`{line}`", *state) for line, state in states.items()]
+for head, rows in [(("machine", ""), machine_rows()), (("wanted", "installed", ""), packages),
                    (("real data", ""), data_rows())]:
     display(Markdown(markdown_table(head, rows)))
-absent = [name for name in wanted if not version_of(name)]
-print("Nothing is missing." if not absent else f"Missing: {', '.join(absent)}. In the course's "
-      "folder: make lab, or python -m pip install -r requirements.txt")
+print(verdict({line: said for line, (_, said) in states.items()}))
 
 # %% [markdown]
-# ## 5. The notation of the whole course
+# ## 8. The notation of the whole course
 #
-# One notation for all notebooks; the table at the top of each repeats what it uses and adds the names in code. In formulas,
-# indices start at 1; in code, at 0.
+# Each page has its own table, folded under its title; that table is the law there. Here are all of them in
+# one, by letter. The field has more quantities than letters, so the course keeps three rules: a letter of
+# the literature stays where it can; where two meanings would meet on one page, one takes an index, brackets
+# or another letter; in code each has a word of its own. In formulas indices start at 1, in code at 0.
+#
+# <details><summary>What holds everywhere</summary>
 #
 # | everywhere | in code | meaning |
 # |---|---|---|
@@ -743,242 +786,107 @@ print("Nothing is missing." if not absent else f"Missing: {', '.join(absent)}. I
 # | $\lVert a\rVert,\ \lVert a\rVert_1,\ \lVert A\rVert_F$ | `norm` | Euclidean, sum of absolute values, Frobenius |
 # | $[\,\text{condition}\,]$ | `(…).float()` | 1 if the condition holds, else 0 |
 # | $\log$ | `log` | natural; another base is written: $\log_2$ in DCG, $\log_{10}$ in mel and dB |
-# | $\sigma(a)=1/(1+e^{-a})$ | `sigmoid(a)` | logistic function |
-# | $p(\cdot),\ q(\cdot)$ | `log_prob` | density or probability; approximation of it |
+# | $\sigma(a)=1/(1+e^{-a})$ | `sigmoid(a)` | logistic function, always with brackets |
 # | $\mathbb E,\ \mathrm{Var}$ | `mean`, `var` | expectation, variance |
-# | $\mathcal N(\mu,\sigma^2)$ | `mu + sigma * randn` | normal law; the second argument is the variance |
+# | $\mathcal N(\mu,\sigma^2)$ | `mu + sigma * randn` | normal distribution; the second argument is the variance |
 # | $\hat r,\ \hat\theta$ | `r_hat` | prediction, estimate |
-# | $\theta,\ \eta$ | `theta, lr` | parameters of a model; length of a gradient step |
-# | $\varepsilon$ | `eps` | noise, standard normal unless said otherwise |
+# | $B,\ T,\ V$ | `B, T, V` | objects of a batch; steps of a sequence ($\top$ is the transpose); symbols of a vocabulary |
 #
-# | dimension | what it counts | where |
-# |---|---|---|
-# | $n$ | objects of a sample; candidates of one user; users | everywhere; 41; 43 |
-# | $N,\ m$ | observed ratings, items | 43 |
-# | $B$ | objects of a batch | everywhere |
-# | $T$ | steps of a sequence, frames or samples in time | parts 2, 3, 6 |
-# | $D$ | coordinates of an observed object (in the code of flows: argument `d`) | 13–16 |
-# | $d$ | coordinates of a latent vector or embedding; features | 13, part 4; 71, 72 |
-# | $C,\ H,\ W$ | channels, height and width of an image or feature map | 11, 12 |
-# | $K$ | labels, clusters, components; importance samples; layers of a flow | 21, 23, 71; 13; 16 |
-# | $k$ | length of a list of recommendations; number of neighbours | 41, 48; 42, 74 |
-# | $V$ | symbols of a vocabulary | parts 2, 3 |
-# | $L$ | layers | parts 1–4 |
+# </details>
+
+# %% tags=["hide-input"]
+notation = read_table("notation.csv")
+
+
+def where(numbers):
+    """Links to notebooks given as "11 43"."""
+    return ", ".join(linked(notebook[no], no) for no in numbers.split())
+
+
+def letter_table(rows):
+    """Markdown: symbols with meaning and notebooks."""
+    return markdown_table(("symbol", "meaning", "notebooks"), [
+        (f"${row['symbol']}$", row["meaning"], where(row["notebooks"])) for row in rows])
+
+
+def find_symbols(notation, query):
+    """Rows filed under a letter (λ, lambda, R), of a notebook (43), or with a word of meaning."""
+    query = query.strip()
+    exact = [row for row in notation if query in (row["letter"], *row["notebooks"].split())
+             or f"\\{query}" in row["symbol"]]
+    return exact or [row for row in notation if query.lower() in row["meaning"].lower()]
+
+
+# %% tags=["hide-input"]
+def show_symbols(query="λ"):
+    """Display what a letter means, page by page."""
+    rows = find_symbols(notation, query) if query.strip() else []
+    display(Markdown(letter_table(rows) if rows else "No such symbol. Try λ, lambda, R, 43, rating."))
+
+
+show_symbols()
+
+# %% tags=["nbval-ignore-output"]
+interact(show_symbols, query=Text(value="τ", description="letter, word or number", **WIDE));
+
+# %% tags=["hide-input"]
+letters = itertools.groupby(notation, key=lambda row: row["letter"])
+counts = sorted(((len({r["meaning"] for r in rows}), name) for name, rows in letters), reverse=True)
+print("The busiest letters, with the number of their meanings:",
+      ", ".join(f"{name} {count}" for count, name in counts[:12]))
+display(Markdown(f"<details><summary>All {len(notation)} symbols by letter</summary>\n\n"
+                 f"{letter_table(notation)}\n\n</details>"))
 
 # %% [markdown]
-# ### Part 1 · Generative models
+# ## 9. Glossary English – Russian
 #
-# | symbol | meaning | shape | where |
-# |---|---|---|---|
-# | $A^l_{ij}$ | response of channel $i$ at position $j$ in layer $l$ for image $A$ | `(C, H, W)`, flattened `(C, H·W)` | 11, 12 |
-# | $G^l(A)=A^lA^{l\top}$ | Gram matrix | `(C, C)` | 11 |
-# | $C,\ S,\ X$ | content, style and output image | `(3, H, W)` | 11 |
-# | $\alpha,\ \beta,\ w_l$ | weight of content, of style, of a layer's style | numbers | 11 |
-# | $x,\ z$ | observed object, its latent code | `(B, D)`, `(B, d)` | 13–15 |
-# | $\mu,\ \log\sigma^2$ | what the encoder puts out | `(B, d)` each, `mu, logvar` | 13 |
-# | $q(z\mid x),\ p(x\mid z)$ | encoder, decoder | | 13 |
-# | $D(x)=\sigma(a),\ G(z)$ | discriminator (probability of "real", with logit $a$), generator | `(B,)`, `(B, D)` | 14, 15 |
-# | $p_d,\ p_g$ | density of the data, of the generator | | 14, 15 |
-# | $f$ in $\mathbb E_Pf-\mathbb E_Qf$; $\gamma$ | critic; transport plan | `(B,)`; `(n, n)` | 15 |
-# | $z=f(x)$ | flow; here $z$ has as many coordinates as $x$ | `(B, D)` both | 16 |
-# | $\log\lvert\det\partial f/\partial x\rvert$ | log-determinant | `(B,)`, `logdet` | 16 |
-# | $s,\ t$ or $s_k,\ \mu_k$ | log-scale and shift of an affine layer | `(B, D−d)` or `(B, D)` | 16 |
-#
-# ### Part 2 · Language and dialogue
-#
-# | symbol | meaning | shape | where |
-# |---|---|---|---|
-# | $x_{1:T},\ y_{1:T}$ | tokens, their labels | `(B, T)` | 21, 23 |
-# | $e_t(j),\ A_{ij}$ | score of label $j$ at step $t$; of the transition $i\to j$ | `(B, T, K)`, `(K, K)` | 21 |
-# | $Z(x)$ | partition function | `(B,)`, as a logarithm | 21 |
-# | $\alpha_t(j),\ \delta_t(j)$ | log-sum and maximum over all beginnings that end in $j$ | `(B, K)` | 21 |
-# | $h_j,\ s_i$ | state of the encoder, of the decoder | `(B, T, d)` | 22 |
-# | $e_{ij},\ \alpha_{ij},\ c_i$ | attention score, weight, context | `(B, T, T)`, `(B, d)` | 22 |
-# | $k_l,\ d_l,\ R$ | kernel size, dilation, receptive field | numbers, in steps | 22 |
-# | $\mathrm{sim}(c,r)$ | fit of a reply $r$ to a context $c$ | `(B,)` | 23 |
-# | $Q,\ K,\ V,\ d_k$ | queries, keys, values of a transformer, width of a head | `(B, heads, T, d_k)` | 24 |
-# | $p_s(i),\ p_e(j),\ M$ | probability that the answer starts, ends there; longest distance | `(B, T)` | 24 |
+# The terms of all parts, with the notebook that teaches each. The Russian is what exam papers use; where
+# Russian speech keeps the English word, it stands in brackets. Search by words of either language, or by a
+# notebook's number.
 
-# %% [markdown]
-# ### Part 3 · Sound
-#
-# | symbol | meaning | shape, unit | where |
-# |---|---|---|---|
-# | $x[n],\ f_s$ | signal, sampling rate | `(samples,)` in $[-1,1]$; Hz | 31 |
-# | $\Delta,\ b$ | step of the quantiser, bits per sample | | 31 |
-# | $N,\ H,\ w$ | length of a frame, hop, window | samples; `(N,)` | 31 |
-# | $X[k,r],\ P=\lvert X\rvert^2$ | STFT at frequency bin $k$, frame $r$; power | `(N/2+1, frames)` | 31 |
-# | $m=2595\log_{10}(1+f/700)$ | mel from Hz | mel | 31 |
-# | $\mu=255$ | parameter of the companding law | number | 31, 34 |
-# | $S,\ D,\ I,\ C$ | substitutions, deletions, insertions, correct words | counts | 32 |
-# | $\pi,\ \mathcal B(\pi)$ | CTC path, the text it collapses to | `(T,)` | 33 |
-# | $\alpha_t(s)$ | probability of all path beginnings that end in state $s$ | `(B, 2U+1)`, $U$ letters | 33 |
-# | $W_f,\ W_g,\ V_f,\ V_g$ | filters of signal and of conditioning, for filter and gate | convolutions | 34 |
-# | $D_k^{(i)}$ | layer $i$ of the discriminator at scale $k$ | | 35 |
-#
-# ### Part 4 · Recommenders
-#
-# | symbol | meaning | shape | where |
-# |---|---|---|---|
-# | $u,v;\ i,j$ | users; items | ids from 0 in code | all |
-# | $r_{ui},\ R$ | rating; the set of observed triples $(u,i,r_{ui})$ | `(nnz,)` or `(n_users, n_items)` | all |
-# | $I_u,\ U_i,\ I_{uv},\ U_{ij}$ | items rated by $u$; users who rated $i$; both | sets | all |
-# | $R_u(k),\ L_u$ | the $k$ items shown to $u$; the items that $u$ likes | sets | 41 |
-# | $a_{ui},\ g,\ d(p)$ | score; gain of a rating; discount of place $p$ | `(…, n)` | 41 |
-# | $w_{uv},\ \alpha$ | similarity of two users; threshold of the collaboration | `(n_users, n_users)`; number | 42 |
-# | $\mu,\ b_u,\ b_i$ | global mean, offset of a user, of an item | number, `(n_users,)`, `(n_items,)` | 43 |
-# | $p_u,\ q_i$; $P,\ Q$ | latent factors | `(d,)`; `(n_users, d)`, `(n_items, d)` | 43–48 |
-# | $\lambda$ | weight of the L2 penalty on a sum (not a mean) of squares | number, `lam` | 43–47 |
-# | $w_0$ | weight of the missing cells | number in $[0,1]$ | 43 |
-# | $s_{ui},\ c_{ui}$ | preference (0 or 1), confidence | `(n_users, n_items)` | 44 |
-# | $w_0,\ w_j,\ v_j;\ r$ | weights of a factorization machine; its rank | `(1,)`, `(D,)`, `(D, r)` | 45 |
-# | $s(u,i),\ \gamma,\ \tau$ | score of two towers; inverse temperature; temperature, $\tau=1/\gamma$ | `(B, B)`; numbers | 47 |
-# | $Q(j)$ | probability that item $j$ is drawn as a negative | `(n_items,)` | 47 |
-
-# %% [markdown]
-# ### Parts 5–8 · Experiments, time series, structure, service
-#
-# | symbol | meaning | shape, unit | where |
-# |---|---|---|---|
-# | $\bar X,\ s^2,\ n_1,\ n_2$ | sample mean, sample variance (divisor $n-1$), group sizes | | 51, 52 |
-# | $H_0,\ \alpha,\ \beta,\ \delta$ | null hypothesis, type I and II error rates, effect to be found | | 51, 52 |
-# | $z,\ t,\ \nu,\ p$ | statistics, degrees of freedom, p-value | numbers | 51, 52 |
-# | $U_1,\ R_1$ | Mann–Whitney statistic, sum of ranks | numbers | 51 |
-# | $y_t,\ \hat y_{t+h}$ | series, forecast $h$ steps ahead | `(T,)` | 61–63 |
-# | $\ell_t,\ b_t,\ s_t,\ u_t$ | level, slope, season, innovation | `(T,)` | 61, 62 |
-# | $\alpha,\ \beta,\ \gamma$ | smoothing parameters of level, slope, season | in $[0,1]$ | 61, 62 |
-# | $\theta,\ f(\theta\mid y)$ | all unknown parameters, their posterior | | 62 |
-# | $x_i,\ \mu_k,\ \pi_k,\ r_{ik}$ | object, centre, mixing weight, responsibility | `(n, d)`, `(K, d)`, `(K,)`, `(n, K)` | 71 |
-# | $\Sigma,\ \lambda_k$ | covariance matrix, its eigenvalues in decreasing order | `(d, d)`, `(d,)` | 72 |
-# | $p_{j\mid i},\ q_{j\mid i},\ \sigma_i$ | neighbour probabilities above and below, width of point $i$ | `(n, n)`, `(n,)` | 72 |
-# | $\phi_{wt},\ \theta_{td}$ | probability of word $w$ in topic $t$, of topic $t$ in document $d$ | columns sum to 1 | 73 |
-# | $w,\ \rho,\ \xi_i,\ \nu$ | one-class SVM: normal, offset, slack, share of outliers | `(d,)`, numbers, `(n,)` | 74 |
-# | $h(x),\ c(m),\ \psi$ | path length, its mean for $m$ objects, subsample size | numbers | 74 |
-#
-# Part 8 has commands instead of symbols.
-
-# %% [markdown]
-# ### One letter, several meanings
-#
-# The field has more quantities than letters. The course keeps the letters of the literature and follows three rules: the
-# notation table at the top of a notebook is the law there; **where two meanings meet in one notebook, one of them takes an
-# index, brackets or another letter**; in code each has its own word.
-#
-# - $\lambda$: L2 penalty or shrinkage (00, 42–47), gradient penalty (15), joint loss (23), language model (32), prior precision
-#   (45), MMR (48), eigenvalue (13, 72). *Kept apart:* in code `lam` is the weight of a penalty and nothing else; eigenvalues are
-#   `eigenvalues`, every other weight is named after what it weighs.
-# - $\alpha$: content weight (11), forward variable (21, 33), attention weight (22), margin (23), similarity threshold (42),
-#   confidence (44), noise precision (45), type I error (51), smoothing (61), Dirichlet prior (73). *Kept apart:*
-#   $\alpha_t(\cdot)$ is forward, $\alpha_{ij}$ attention, a bare $\alpha$ a number. The notes' $\alpha$ for a network (11) is
-#   written $a_\theta$, for an anomaly threshold (74) $\tau$.
-# - $\beta$: style weight (11), weight of the KL term (13), F-measure (41), popularity exponent (47), type II error (51), slope
-#   smoothing (61), shift of batch norm (63). *Kept apart:* one per notebook.
-# - $\mu$: mean of a normal law (13, 71), shift of a flow layer (16), companding (31, 34), global mean of ratings (43). *Kept
-#   apart:* the notes' second penalty weight $\mu$ (43) is not used, one $\lambda$ serves all factors and offsets.
-# - $\sigma$: standard deviation, logistic function, singular value (43). *Kept apart:* the function always has brackets,
-#   $\sigma(a)$, in code `sigmoid`; a singular value always has an index.
-# - $k$, $K$: length of a list (41, 48), neighbours (42, 74), kernel size (22, 34), frequency bin (31), steps of the
-#   discriminator (14), coordinate of a factor (43), clusters (71). *Kept apart:* capital $K$ counts labels and clusters; in code
-#   `k` is the length of a list, the others are `n_neighbours`, `kernel_size`, …
-# - $d$, $D$: latent size (13, 43), data size $D$ and split point $d$ (16), dilation (22, 34), features (71, 72), discount
-#   $d(p)$ (41), discriminator $D(x)$ (14), deletions (32). *Kept apart:* functions have brackets, a dilation has an index.
-# - $T$, $\tau$: $T$ is the length of a sequence, never a transpose ($\top$). $\tau$ is a temperature (47), the standard deviation
-#   of a prior (43), a threshold (16, 74). *Kept apart:* one per notebook.
-# - $\theta$: parameters; topic shares (73), written with both indices, $\theta_{td}$; the notes' damping factor of a trend (62),
-#   renamed $\varphi$.
-# - $\gamma$: transport plan (15), inverse temperature (47), season smoothing (61, 62), unit-root coefficient and scale of
-#   batch norm (63), RBF width (74). *Kept apart:* one per notebook, in 63 one per section.
-# - $p$, $q$: densities, latent factors, place in a list (41), p-value (51), dropout rate (63). *Kept apart:* a factor always
-#   has an index, $p_u$; a density has brackets, $p(x)$.
-# - $R$, $r$: ratings $R,\ r_{ui}$, list $R_u(k)$ (41), receptive field (22), rank of a factorization machine (45), sum of ranks
-#   $R_1$ (51), regressor $r_t$ (62). *Kept apart:* by index; recall is written out.
-# - $C$, $c$: channels and content image (11), correct words (32), confidence $c_{ui}$ (44), context (22, 23), $c(m)$ (74). *Kept
-#   apart:* the image $C$ is only ever an argument, sizes come from `x.shape`.
-# - $N$, $n$: length of a frame (31), words of the reference (32), documents (24), observed ratings (43). *Kept apart:* the
-#   normal law is always $\mathcal N$; $n_u$ counts the ratings of a user.
-# - $s$: deviation of a decoder (13), log-scale of a flow (16), decoder state (22), preference (44), score (47), sample
-#   deviation (51), season (61). *Kept apart:* $s(\cdot)$ is a function, $s_{ui}$ a preference, $s_t$ a season.
-# - $\rho$: distance and SVM offset, both in the notes on anomalies (74). *Kept apart:* $\rho$ is the offset, a distance is
-#   $\mathrm{dist}(x,x_i)$.
-# - $u$: user (part 4), innovation $u_t$ (61, 62), Mann–Whitney count $U$ (51). *Kept apart:* never in one notebook.
-
-# %% [markdown]
-# ## 6. Glossary English – Russian
-#
-# The terms of all parts, with the notebook that teaches each. The Russian is what exam papers use; where Russian speech keeps
-# the English word, it stands in brackets. The data are the rows of `data/glossary.csv`.
-
-# %%
+# %% tags=["hide-input"]
 glossary = read_table("glossary.csv")
-print(len(glossary), "terms from", len({term["notebook"] for term in glossary}), "notebooks")
 
-# %% [markdown]
-# A search should not depend on capitals, on ё and е, or on the kind of dash.
 
-# %%
 def plain(text):
     """Text as it is compared: lower case, ё as е, dashes as hyphens."""
     return text.lower().replace("ё", "е").replace("–", "-").replace("—", "-")
 
 
-# %% [markdown]
-# All words of the query must occur in the entry, in any order. A number finds the terms of one notebook.
-
-# %%
 def find_terms(glossary, query):
     """The rows of the glossary that contain every word of `query`; all rows for an empty query."""
-    words = plain(query).split()
     return [term for term in glossary
             if all(word == term["notebook"] or word in plain(f"{term['en']} {term['ru']}")
-                   for word in words)]
+                   for word in plain(query).split())]
 
 
-# %% [markdown]
-# An entry shows both languages and leads to its notebook.
-
-# %%
 def term_table(terms):
     """Markdown table of glossary rows; the notebook is a link where it exists."""
-    where = {row["no"]: linked(row, row["no"]) for row in course}
-    rows = [(term["en"], term["ru"], where[term["notebook"]]) for term in terms]
-    return markdown_table(("English", "по-русски", "notebook"), rows)
+    return markdown_table(("English", "по-русски", "notebook"), [
+        (term["en"], term["ru"], where(term["notebook"])) for term in terms])
 
 
-# %% [markdown]
-# Long lists are cut:
-
-# %%
+# %% tags=["hide-input"]
 def show_terms(query="градиент"):
     """Display the first 40 terms that match."""
     terms = find_terms(glossary, query)
     display(Markdown(f"{len(terms)} of {len(glossary)} terms\n\n{term_table(terms[:40])}"))
 
 
-# %% [markdown]
-# For example:
-
-# %%
 show_terms()
 
-# %% [markdown]
-# Type a word in either language, or a number such as 43:
-
 # %% tags=["nbval-ignore-output"]
-interact(show_terms, query=Text(value="43", description="search"));
+interact(show_terms, query=Text(value="43", description="word or number", **WIDE));
 
-# %% [markdown]
-# The whole glossary, to unfold, print or search with the browser:
-
-# %%
+# %% tags=["hide-input"]
 by_part = {part: [term for term in glossary if term["part"] == part] for part in PARTS}
 tables = [f"**Part {part} · {PARTS[part]}**\n\n{term_table(by_part[part])}" for part in PARTS]
 folded = ["<details><summary>All terms by part</summary>", *tables, "</details>"]
 display(Markdown("\n\n".join(folded)))
 
 # %% [markdown]
-# ## 7. Where to begin
+# That is all a page needs from you. Next: one of the routes at the top.
 #
-# - For the shortest walk from a formula to a working recommender: [41 Ranking metrics](41_ranking_metrics.ipynb), then
-#   [43 Latent factors](43_latent_factors.ipynb); [42 Neighbourhood](42_neighbourhood.ipynb) is the method to beat.
-# - For probability that draws pictures: [13 VAE](13_vae.ipynb), then [16 Normalizing flows](16_normalizing_flows.ipynb).
-# - For an exam: the question numbers in the tables of section 1.
+# <!-- navigation -->
+# next: [11 Style transfer](11_style_transfer.ipynb)
+# <!-- /navigation -->
