@@ -14,12 +14,6 @@
 # ---
 
 # %% [markdown]
-#
-# <!-- navigation -->
-# next: [11 Style transfer](11_style_transfer.ipynb)
-# <!-- /navigation -->
-
-# %% [markdown]
 # # 00 · Start here
 #
 # Five people rated a new film: 5, 4½, 4, 5 and 3 stars. The average is 4.3, yet over all films it is 3.5.
@@ -56,6 +50,10 @@
 # | $\hat m$: its minimiser | `shrunken_mean(x, lam)` | `(…,)`, unit of $x$ |
 #
 # </details>
+#
+# <!-- navigation -->
+# next: [11 Style transfer](11_style_transfer.ipynb)
+# <!-- /navigation -->
 
 # %% [markdown]
 # ## Your first ten minutes
@@ -144,7 +142,7 @@ scheme({"q": (0, 1, "question", "round"), "p": (1, 1, "predict", "round"),
         "t": (1, 0, "your turn", "round"), "n": (0, 0, "exam", "round")},
        [("q", "p"), ("p", "d"), ("d", "c"), ("c", "v"), ("v", "m"), ("m", "t"), ("t", "n"),
         ("t", "q", "next", "dashed")],
-       size=(8.4, 2.3), title="What every section of every page does")
+       size=(8.4, 2.3), title="What a page does, section by section")
 plt.show()
 
 # %% [markdown]
@@ -218,7 +216,7 @@ fig, panels = plt.subplots(1, 4, figsize=(10, 2.6), sharey=True)
 for value, ax in zip((0, 1, 4, 16), panels):
     draw_parts(ax, value)
 panels[0].set(ylabel="squared stars")
-panels[3].legend(loc="upper right", fontsize=8)
+panels[0].legend(loc="upper center", fontsize=8)
 plt.show()
 
 # %% tags=["nbval-ignore-output"]
@@ -319,9 +317,9 @@ claim("the guess between errs by less than 0.34 stars; neither of the simple gue
 
 
 # %% [markdown]
-# The average of five ratings is no better than not looking at them at all; the guess between the two is
-# better than both. The mark is • and not ✓: this was *observed* on data. The argument `trivial` is what a
-# lazy answer scores; the claim would stop the page if that passed as well.
+# The average of five ratings is about as far off as not looking at them at all; the guess between the two
+# is nearer than both. The mark is • and not ✓: this was *observed* on data. The argument `trivial` is what
+# a lazy answer scores; the claim would stop the page if that passed as well.
 #
 # **Derive** why. Let the $x_t$ be independent with mean $\mu$ and variance $\sigma^2$. Then $\mathbb E\hat
 # m=\frac{n\mu}{n+\lambda}$, which is off by $-\frac{\lambda\mu}{n+\lambda}$, and $\mathrm{Var}\,\hat
@@ -447,16 +445,16 @@ for wrong in (three.mean(), three.sum() * float("nan"), three / 5):
 # | `… 00.A: yours to write` | an exercise that waits for you |
 # | `✗ …` | what does not hold, and by how much |
 #
-# A sentence without a mark is explanation or opinion. Change the parameters cell and run all: every ✓ still
-# has to hold.
+# A sentence without a mark is explanation or opinion. Change the parameters cell of this page (click the
+# bar at its left to unfold it) and run all: the ✓ still hold, the • may not.
 
 # %% [markdown]
 # ## Break it
 #
 # Is a ✓ able to fail? Choose a function of this page and one small change of it (a sign, a number, a
 # forgotten bracket); **break** runs the checks that depend on it in a copy and shows which turn red, and by
-# how much; **mend** throws the copy away. The table below shows some tries for those who only read. Every
-# lecture has this widget.
+# how much; **mend** throws the copy away. The table below shows some tries for those who only read.
+# Lectures end with this widget (some older pages still lack it).
 
 # %% tags=["nbval-ignore-output"]
 break_it()
@@ -615,11 +613,11 @@ interact(show_path, no=Dropdown(options=titles, value=TARGET, description="noteb
 # %% [markdown]
 # ## 5. How to study, and the commands
 #
-# For an exam, alone: (1) read the page once with the kernel running, following its **exam route**; (2)
-# write each numbered formula from memory, and look which check would catch your version; (3) solve the
-# exercises, hints before solutions; (4) answer the exam questions on paper, in the language of your exam,
-# then unfold the answer and mark yourself; (5) read *Where the notes slip* last: known errors of lecture
-# notes, each refuted by a computation.
+# For an exam, alone: (1) read the page once with the kernel running, following the **exam route** under its
+# title if it has one; (2) write each numbered formula from memory, and look which check would catch your
+# version; (3) solve the exercises, hints before solutions; (4) answer the exam questions on paper, in the
+# language of your exam, then unfold the answer and mark yourself; (5) read *Where the notes slip* last:
+# known errors of lecture notes, each refuted by a computation.
 #
 # To use the code, copy a function together with those that it calls, or load all of a page's without
 # running it (in the course's folder): `from tests.book import book; als = book("43").definitions()["als"]`.
@@ -671,7 +669,7 @@ interact(show_path, no=Dropdown(options=titles, value=TARGET, description="noteb
 
 # %% tags=["hide-input"]
 def wanted_packages(root):
-    """{requirement: kind}: "course" what pages import, "optional" extras, "tools" Jupyter, tests."""
+    """{requirement: kind}: "course" what pages import, "optional" extras, "tools" the rest."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = itertools.chain(*project.get("optional-dependencies", {}).values())
     tools = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
@@ -821,7 +819,7 @@ def find_symbols(notation, query):
 def show_symbols(query="λ"):
     """Display what a letter means, page by page."""
     rows = find_symbols(notation, query) if query.strip() else []
-    display(Markdown(letter_table(rows) if rows else "No such symbol. Try λ, lambda, R, 43, rating."))
+    display(Markdown(letter_table(rows) if rows else "Nothing. Try λ, lambda, R, 43, rating."))
 
 
 show_symbols()
