@@ -230,7 +230,7 @@ MUTANTS = [
     ("A = Q_u.mT @ Q_u + lam * torch.eye(d, ", "A = Q_u.mT @ Q_u.abs() + lam * torch.eye(d, ", "43.5"),
     ("torch.linalg.solve(A, Q_u.mT @ r_u)", "torch.linalg.solve(A, -Q_u.mT @ r_u)", "43.5"),
     ("step = p - p_u", "step = p + p_u", "43.6"),
-    ("stacked = torch.cat([Q_u, 0.7**0.5 * torch.eye(3)])\ntarget", "stacked = torch.cat([Q_u, 0.7 * torch.eye(3)])\ntarget", "43.7"),
+    ("stacked = torch.cat([Q_u, 0.7**0.5 * torch.eye(3)])", "stacked = torch.cat([Q_u, 0.7 * torch.eye(3)])", "43.7"),
     ("target = value[rows] - mu - other[theirs[rows], d]", "target = value[rows] - mu + other[theirs[rows], d]", "43.8"),
     ("target = value[rows] - mu - other[theirs[rows], d]", "target = value[rows] - mu", "43.9"),
     ("(s[0] ** 2 + 0.01) / (s[2] ** 2 + 0.01)", "(s[0] + 0.01) / (s[2] + 0.01)", "43.10"),
@@ -240,9 +240,9 @@ MUTANTS = [
     ("outer = (Z[:, :, None] * Z[:, None, :]).flatten(1)", "outer = (Z[:, :, None] + Z[:, None, :]).flatten(1)", "43.11"),
     ("Mt, Ct = M.t().coalesce(), C.t().coalesce()", "Mt, Ct = M.t().coalesce(), -C.t().coalesce()", "43.11"),
     ("model.P @ O, model.Q @ O)", "model.P @ O, model.Q @ O.mT)", "43.12"),
-    ("dx = e[:, None] * torch.cat([y[:, :-1], one], 1) - (lam / n_u[user])", "dx = e[:, None] * torch.cat([y[:, :-1], one], 1) + (lam / n_u[user])",
+    ("dx = e[:, None] * torch.cat([y[:, :-1], one], 1) - (lam / n_u[user].to(x))", "dx = e[:, None] * torch.cat([y[:, :-1], one], 1) + (lam / n_u[user].to(x))",
      "43.13"),
-    ("dx = e[:, None] * torch.cat([y[:, :-1], one], 1) - (lam / n_u[user])[:, None] * x",
+    ("dx = e[:, None] * torch.cat([y[:, :-1], one], 1) - (lam / n_u[user].to(x))[:, None] * x",
      "dx = e[:, None] * torch.cat([y[:, :-1], one], 1) - lam * x", "43.14"),
     ("dy = e[:, None] * torch.cat([x[:, :-1], one], 1)", "dy = e[:, None] * torch.cat([y[:, :-1], one], 1)", "43.14"),
     ("Y.index_add_(0, item[rows], dy, alpha=lr)", "Y.index_add_(0, item[rows], dy, alpha=-lr)", "43.13"),
@@ -251,13 +251,13 @@ MUTANTS = [
     ("index_add_(0, mine, other**2) + lam", "index_add_(0, mine, other**2)", "43.15"),
     ("return new, e - (new - own)[mine] * other", "return new, e + (new - own)[mine] * other", "43.15"),
     ("new = new.clamp(min=0) if nonnegative else new", "new = new.abs() if nonnegative else new", "43.16"),
-    ("minima = minima + lam * ((P**2)", "minima = minima * 0 + 1 + 0 * ((P**2)", "43.17"),
+    ("minima = minima + 0.1 * ((P**2)", "minima = minima + 0.2 * ((P**2)", "43.17"),
     ("left = left + lam * torch.eye(Q.shape[-1]).to(Q)", "left = left - lam * torch.eye(Q.shape[-1]).to(Q)", "43.18"),
     ("torch.linalg.solve(left, (W * A) @ Q)", "torch.linalg.solve(left, A @ Q)", "43.18"),
-    ("return float((error**2).mean().sqrt())", "return float((error**2).mean())", "43.1"),
     ("item + ratings.n_users]).cpu()", "item]).cpu()", "43.4"),
+    ("torch.linalg.lstsq(Q_u, r_u[:, None])", "torch.linalg.lstsq(Q_u, -r_u[:, None])", "43.5"),
     ("Q = weighted_half_step(A.mT, W.mT, P, lam)", "Q = weighted_half_step(A.mT, torch.ones_like(W.mT), P, lam)", "43.17"),
-    ("losses, [(sigma[2:] ** 2).sum()] * 30", "losses, [(sigma[3:] ** 2).sum()] * 30", "43.19"),
+    ("losses, [(s[2:] ** 2).sum()] * 30", "losses, [(s[3:] ** 2).sum()] * 30", "43.19"),
     ("Z, target = Q[items], values - model.mu - model.b_i[items]", "Z, target = Q[items], values - model.mu + model.b_i[items]", "43.20"),
     ("Z, target = Q[items], values - model.mu - model.b_i[items]", "Z, target = Q[items], values - model.b_i[items]", "43.20"),
     ("rows = torch.cat([Z, lam**0.5 * torch.eye(Z.shape[1]).to(Z)])", "rows = torch.cat([Z, lam * torch.eye(Z.shape[1]).to(Z)])", "43.20"),
@@ -270,7 +270,7 @@ def test_a_wrong_formula_fails_its_own_check(old, new, eq):
     """The checks of equation `eq`, with what they depend on and nothing else, must refuse the wrong variant."""
     broken = BOOK.with_source(old, new)
     targets = [node for number, node in broken.checks if number == eq]
-    with pytest.raises(CheckFailed):
+    with pytest.raises((CheckFailed, ValueError)):      # a wrong matrix may be refused before any check sees it
         broken.run(broken.needed(targets))
 
 
