@@ -49,8 +49,8 @@ def test_exercises(name):
     assert re.search(rf"^### Exercise {name} · .+ · [●○]{{3}} · \d+ min$", BOOK.markdown, re.M)
 
 
-@pytest.mark.parametrize("old, new", [("LAM = 4.0", "LAM = 0.0"), ("LAM = 4.0", "LAM = 60.0"), ("DRAWS = 200_000", "DRAWS = 50"), ("MU = 0.4", "MU = 0.0"),
-                                      ("STARS = [5.0, 4.5, 4.0, 5.0, 3.0]", "STARS = [2.0]")])
+@pytest.mark.parametrize("old, new", [("LAM = 5.0", "LAM = 0.0"), ("LAM = 5.0", "LAM = 60.0"), ("DRAWS = 200_000", "DRAWS = 50"), ("MU = 0.4", "MU = 0.0"),
+                                      ("STARS = [5.0, 4.5, 4.0, 5.0, 3.0]", "STARS = [2.0, 5.0]")])
 def test_checks_hold_whatever_the_parameters_say(old, new):
     changed = BOOK.with_source(old, new)
     last = max(k for k, n in enumerate(changed.statements) if ast.unparse(n).startswith("check('00.2'"))

@@ -32,11 +32,11 @@
 #
 # **Time** 15 s on 2 CPU cores · **Memory** 0.6 GB · **Data** small tables and simulated ratings, bundled · **Exam questions** –
 #
-# **Where to go next** For a formula that becomes a working recommender: [43 Latent
-# factors](43_latent_factors.ipynb), with [41 Ranking metrics](41_ranking_metrics.ipynb) to judge it by. For
-# pictures: [11 Style transfer](11_style_transfer.ipynb). For probability: [13 VAE](13_vae.ipynb), then [16
-# Normalizing flows](16_normalizing_flows.ipynb). For an exam: the questions in section 3. For everything:
-# the map in section 4.
+# **Where to go next** For a formula that becomes a working recommender:
+# [43 Latent factors](43_latent_factors.ipynb), with [41 Ranking metrics](41_ranking_metrics.ipynb) to judge
+# it by. For pictures: [11 Style transfer](11_style_transfer.ipynb). For probability:
+# [13 VAE](13_vae.ipynb), then [16 Normalizing flows](16_normalizing_flows.ipynb). For an exam: the
+# questions in section 3. For everything: the map in section 4.
 #
 # <details><summary>Notation</summary>
 #
@@ -113,11 +113,11 @@ PAGE = "00"
 WIDE = {"style": {"description_width": "initial"}, "layout": {"width": "32em"}}
 
 # %% tags=["parameters", "hide-input"]
-STARS = [5.0, 4.5, 4.0, 5.0, 3.0]   # ratings of the new film, at most 15
+STARS = [5.0, 4.5, 4.0, 5.0, 3.0]   # ratings of the new film, 2 to 15
 MEAN = 3.5                          # mean rating of all films
-LAM = 4.0                           # weight of the penalty
+LAM = 5.0                           # weight of the penalty
 MU = 0.4                            # how far a film's true mean lies from MEAN, typically …
-SIGMA = 0.8                         # … and how far a single rating lies from its film's mean
+SIGMA = 0.9                         # … and how far a single rating lies from its film's mean
 DRAWS = 200_000                     # simulated samples
 TARGET = "48"                       # the notebook whose reading path is shown
 
@@ -213,7 +213,7 @@ def draw_objective(lam=LAM):
 
 # %% tags=["hide-input"]
 fig, panels = plt.subplots(1, 4, figsize=(10, 2.6), sharey=True)
-for value, ax in zip((0, 1, 4, 16), panels):
+for value, ax in zip((0, 1, 5, 20), panels):
     draw_parts(ax, value)
 panels[0].set(ylabel="squared stars")
 panels[0].legend(loc="upper center", fontsize=8)
@@ -289,19 +289,20 @@ exercise("00.A", lambda x, w, lam: (w * x).sum() / (len(x) + lam), cases, mistak
 
 # %%
 def few_and_later(ratings, n, least=20):
-    """The first n ratings of every film with n + least or more, and the mean of its later ones."""
-    few, later = [], []
+    """Of every film with n + least ratings: the first n, mean and number of the others."""
+    few, later, hidden = [], [], []
     for item in range(ratings.n_items):
         rows = (ratings.item == item).nonzero()[:, 0]
         values = ratings.value[rows[ratings.time[rows].argsort(stable=True)]]
         if len(values) >= n + least:
             few.append(values[:n])
             later.append(values[n:].mean())
-    return torch.stack(few), torch.stack(later)                 # (films, n), (films,)
+            hidden.append(len(values) - n)
+    return torch.stack(few), torch.stack(later), torch.tensor(hidden)   # (films, n), (films,) twice
 
 
 # %%
-few, later = few_and_later(data.ratings(), len(STARS))
+few, later, hidden = few_and_later(data.ratings(), len(STARS))
 centre = few.mean()                                             # only what is shown is used
 
 
@@ -311,7 +312,10 @@ def film_error(lam):
 
 
 average, ignore, shrunk = film_error(0.0), film_error(1e9), film_error(LAM)
-print(f"{len(few)} films: average {average:.3f}, mean of all {ignore:.3f}, between {shrunk:.3f}")
+print(f"errors over {len(few)} films: average {average:.3f}, mean of all {ignore:.3f}, "
+      f"between {shrunk:.3f} stars")
+print(f"a film lies {later.std():.2f} stars from their mean, a rating "
+      f"{few.var(1).mean().sqrt():.2f} stars from its film's")
 claim("the guess between errs by less than 0.34 stars; neither of the simple guesses does",
       shrunk, below=0.34, trivial=min(average, ignore))
 
@@ -321,9 +325,10 @@ claim("the guess between errs by less than 0.34 stars; neither of the simple gue
 # is nearer than both. The mark is • and not ✓: this was *observed* on data. The argument `trivial` is what
 # a lazy answer scores; the claim would stop the page if that passed as well.
 #
-# **Derive** why. Let the $x_t$ be independent with mean $\mu$ and variance $\sigma^2$. Then $\mathbb E\hat
-# m=\frac{n\mu}{n+\lambda}$, which is off by $-\frac{\lambda\mu}{n+\lambda}$, and $\mathrm{Var}\,\hat
-# m=\frac{n\sigma^2}{(n+\lambda)^2}$. The mean squared error is squared bias plus variance:
+# **Derive** why. Let the $x_t$ be independent with mean $\mu$ and variance $\sigma^2$. Then
+# $\mathbb E\hat m=\frac{n\mu}{n+\lambda}$, which is off by $-\frac{\lambda\mu}{n+\lambda}$, and
+# $\mathrm{Var}\,\hat m=\frac{n\sigma^2}{(n+\lambda)^2}$. The mean squared error is squared bias plus
+# variance:
 #
 # $$\mathbb E(\hat m-\mu)^2=\underbrace{\frac{\lambda^2\mu^2}{(n+\lambda)^2}}_{\text{bias}^2}
 # +\underbrace{\frac{n\sigma^2}{(n+\lambda)^2}}_{\text{variance}}. \tag{00.2}$$
@@ -356,8 +361,9 @@ check("00.2", "the error of normal samples, within four standard errors", errors
       sum(bias2_and_variance(LAM, n, MU, SIGMA)), atol=4 * float(errors.std()) / DRAWS**0.5)
 
 # %% [markdown]
-# **Move.** Which of the two terms does a larger $\lambda$ lower, which one does it raise? Dots: the films,
-# less the noise of their hidden mean.
+# **Move.** Which of the two terms does a larger $\lambda$ lower, which one does it raise? The circles are
+# measured: the squared errors on the films, less the noise $\sigma^2/\text{number}$ of what is hidden. The
+# curves were not fitted to them: $\mu$ and $\sigma$ are the two numbers printed above, rounded.
 
 # %% tags=["hide-input"]
 def draw_error(lam=LAM, n=5):
@@ -368,7 +374,7 @@ def draw_error(lam=LAM, n=5):
     for curve, label in [(bias2, "bias²"), (variance, "variance"), (bias2 + variance, "sum")]:
         ax.plot(grid, curve, label=label)
     if n == few.shape[1]:
-        dots, noise = np.arange(0, 21, 2), SIGMA**2 / 30        # about 30 hidden ratings a film
+        dots, noise = np.arange(0, 21, 2), SIGMA**2 * float((1 / hidden).mean())
         ax.plot(dots, [film_error(v) ** 2 - noise for v in dots], "o", mfc="none", label="films")
     ax.plot(lam, sum(bias2_and_variance(lam, n, MU, SIGMA)), "ko")
     ax.set(xlabel=r"penalty $\lambda$", ylabel="squared error, stars²", ylim=(0, None),
@@ -413,7 +419,8 @@ exercise("00.B", best_penalty, cases, mistakes=mistakes)
 #
 # $\frac{2\lambda\mu^2}{\lambda^2\mu^2+n\sigma^2}=\frac2{n+\lambda}$ gives
 # $\lambda\mu^2(n+\lambda)=\lambda^2\mu^2+n\sigma^2$, so $\lambda=\sigma^2/\mu^2$: noise against signal,
-# whatever $n$ is. This is the $\lambda$ of ridge regression and of notebook 43.
+# whatever $n$ is. Here it is $0.9^2/0.4^2\approx5$, the value in the parameters cell. Ridge regression and
+# notebook 43 have the same $\lambda$.
 #
 # ```python
 # def best_penalty(n, mu, sigma):
@@ -620,7 +627,8 @@ interact(show_path, no=Dropdown(options=titles, value=TARGET, description="noteb
 # known errors of lecture notes, each refuted by a computation.
 #
 # To use the code, copy a function together with those that it calls, or load all of a page's without
-# running it (in the course's folder): `from tests.book import book; als = book("43").definitions()["als"]`.
+# running it, in any notebook after its first cell:
+# `from tests.book import book; als = book("43").definitions()["als"]`.
 #
 # | command | what happens |
 # |---|---|
@@ -655,10 +663,10 @@ interact(show_path, no=Dropdown(options=titles, value=TARGET, description="noteb
 #    упражнение ждёт вашего решения; `✗` — не сошлось, и сказано, насколько.
 # 4. Порядок для каждой темы: формула → код → ✓ → упражнение → вопросы экзамена на бумаге → раскрыть ответ и
 #    оценить себя.
-# 5. С чего начать: [41 Метрики ранжирования](41_ranking_metrics.ipynb) и [43 Модели со скрытыми
-#    переменными](43_latent_factors.ipynb), если нужны рекомендации; [13 Вариационный
-#    автокодировщик](13_vae.ipynb) и [16 Нормализационные потоки](16_normalizing_flows.ipynb), если нужны
-#    порождающие модели.
+# 5. С чего начать: [41 Метрики ранжирования](41_ranking_metrics.ipynb) и
+#    [43 Модели со скрытыми переменными](43_latent_factors.ipynb), если нужны рекомендации;
+#    [13 Вариационный автокодировщик](13_vae.ipynb) и
+#    [16 Нормализационные потоки](16_normalizing_flows.ipynb), если нужны порождающие модели.
 # 6. `make pdf NB=43` печатает тетрадь со всеми раскрытыми ответами.
 
 # %% [markdown]
@@ -769,9 +777,10 @@ print(verdict({line: said for line, (_, said) in states.items()}))
 # ## 8. The notation of the whole course
 #
 # Each page has its own table, folded under its title; that table is the law there. Here are all of them in
-# one, by letter. The field has more quantities than letters, so the course keeps three rules: a letter of
-# the literature stays where it can; where two meanings would meet on one page, one takes an index, brackets
-# or another letter; in code each has a word of its own. In formulas indices start at 1, in code at 0.
+# one, by letter. The field has more quantities than letters, so three rules are aimed at: a letter of the
+# literature stays where it can; where two meanings would meet on one page, one takes an index, brackets or
+# another letter; in code each has a word of its own. Where a page bends them, its table says so. In
+# formulas indices start at 1, in code at 0.
 #
 # <details><summary>What holds everywhere</summary>
 #
