@@ -67,7 +67,7 @@
 # | run all | **Run → Run All Cells**; after an error, or to jump into the middle: **Run → Run All Above Selected Cell** |
 # | stop a cell that takes too long | **Kernel → Interrupt Kernel**, or press **I** twice outside a cell; all results stay |
 # | start from nothing | **Kernel → Restart Kernel and Run All Cells** |
-# | see folded code | click the bar or the three dots at its left; ▸ opens hints, solutions and answers |
+# | see folded code | click the grey line that ends in •••; ▸ opens hints, solutions and answers |
 # | change things | edit any cell: your copy lies in `work/`, the course itself is never touched |
 # | have a page as it was | in a terminal, in the course's folder: `make fresh NB=43`; yours stays under a dated name |
 #
@@ -452,8 +452,8 @@ for wrong in (three.mean(), three.sum() * float("nan"), three / 5):
 # | `… 00.A: yours to write` | an exercise that waits for you |
 # | `✗ …` | what does not hold, and by how much |
 #
-# A sentence without a mark is explanation or opinion. Change the parameters cell of this page (click the
-# bar at its left to unfold it) and run all: the ✓ still hold, the • may not.
+# A sentence without a mark is explanation or opinion. Change the parameters cell of this page (click it to
+# unfold it) and run all: the ✓ still hold, the • may not.
 
 # %% [markdown]
 # ## Break it
@@ -725,11 +725,13 @@ def state_of(requirement, kind):
 def verdict(states):
     """The last line of the report, from {requirement: what importing it gave}."""
     bad = [name for name, said in states.items() if "**" in said and OPTIONAL not in said]
-    less = [name for name, said in states.items() if said and name not in bad]
+    absent = [name for name, said in states.items() if OPTIONAL in said]
     if bad:
         return (f"Missing or broken: {', '.join(bad)}. In the course's folder: make lab, or "
                 "python -m pip install -r requirements.txt -c constraints.txt")
-    return "Nothing is missing" + (f", but see {', '.join(less)}." if less else ".")
+    guard = ("Every package can be used, torchaudio only through the guard: plain `import "
+             "torchaudio` fails here." if GUARDED in states.values() else "Nothing is missing.")
+    return guard + (f" Not here, optional: {', '.join(absent)}." if absent else "")
 
 
 # %% tags=["hide-input"]
