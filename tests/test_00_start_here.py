@@ -7,6 +7,7 @@ import sys
 import types
 
 import pytest
+import torch
 
 from tests.book import ROOT, book
 from tests.test_notebooks import EXERCISE, WIDGET, every_mistake_is_recognised, outputs, tags_of, text_of
@@ -56,6 +57,13 @@ def test_checks_hold_whatever_the_parameters_say(old, new):
     last = max(k for k, n in enumerate(changed.statements) if ast.unparse(n).startswith("check('00.2'"))
     said = changed.run(changed.statements[:last + 1])[1]
     assert said.count("✓ (00.") == 3 and ("• " in said or "○ not with these parameters" in said)
+
+
+@pytest.mark.parametrize("shape, lam, says", [((3, 0), 1.0, "not 0, 1.0"), ((2, 3), -1.0, "not 3, -1.0"), ((0,), 0.0, "not 0, 0.0")])
+def test_shrunken_mean_refuses_what_has_no_answer(nb, shape, lam, says):
+    with pytest.raises(ValueError, match=says):
+        nb["shrunken_mean"](torch.ones(shape), lam)
+    assert nb["shrunken_mean"](torch.ones(2, 3), 0.0).tolist() == [1.0, 1.0] and nb["shrunken_mean"](torch.ones(1), 1.0).item() == 0.5
 
 
 def test_the_report_imports_in_earnest(nb, monkeypatch):
