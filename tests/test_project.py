@@ -420,7 +420,7 @@ def test_timings_of_a_busy_machine_are_not_stored(monkeypatch):
 
 
 def test_drawings_are_packed_and_photos_stay_unharmed():
-    photo = np.random.RandomState(0).randint(0, 256, (80, 120, 3)).astype(np.uint8)
+    photo = np.random.RandomState(0).randint(0, 256, (240, 320, 3)).astype(np.uint8)
     drawing = np.full((200, 300, 3), 255, np.uint8)
     drawing[50:52], drawing[:, 100:103], drawing[60:120, 150:250] = (30, 80, 140), (90, 90, 90), (200, 100, 30)
     for picture, packed in ((photo, False), (drawing, True)):

