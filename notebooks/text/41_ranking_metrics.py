@@ -33,7 +33,7 @@
 # **Prerequisites**: probability (expectation, combinations); tensors with leading batch dimensions. How the
 # pages work: [00 start here](00_start_here.ipynb).
 #
-# **Time** 30 s on 2 CPU cores · **Memory** 0.8 GB · **Data** bundled ratings (full run: MovieLens 100K), simulated events · **Exam questions** 14, 15, 75, 76
+# **Time** 40 s on 2 CPU cores · **Memory** 0.8 GB · **Data** bundled ratings (full run: MovieLens 100K), simulated events · **Exam questions** 14, 15, 75, 76
 #
 # **Exam route** question 14 → sections 1, 2 (10 min) · question 15 → sections 3, 4, 5, 9 (40 min) ·
 # question 75 → sections 5, 6, 7 (30 min) · question 76 → section 11 (20 min)
@@ -193,18 +193,18 @@ def count_hits(ranked, k):
     raise NotImplementedError
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-def set_counts(ranked, k):
+def _set_counts(ranked, k):
     """Both shares by set operations."""
     top, liked = set(range(k)), {p for p, r in enumerate(ranked) if r > 0}
     return len(top & liked) / k, len(top & liked) / len(liked)
 
 
-exercise("41.A", count_hits, [((x, k), set_counts(x, k)) for x, k in (
+exercise("41.A", count_hits, [((x, k), _set_counts(x, k)) for x, k in (
     ([2, 0, 3, 1, 0, 0], 3), ([0, 0, 1, 0, 2, 3], 3), ([1, 1, 0], 1), ([0, 0, 4], 2))],
     mistakes={"you added up relevances instead of counting relevant items":
               lambda x, k: (sum(x[:k]) / k, sum(x[:k]) / sum(x)),
-              "you divided both by k": lambda x, k: (set_counts(x, k)[0],) * 2,
-              "you swapped the two": lambda x, k: set_counts(x, k)[::-1]})
+              "you divided both by k": lambda x, k: (_set_counts(x, k)[0],) * 2,
+              "you swapped the two": lambda x, k: _set_counts(x, k)[::-1]})
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -264,12 +264,13 @@ check("41.1", "rows of the matrix count the users' ratings", observed.sum(1), ra
 check("41.1", "columns count the items' ratings", observed.sum(0), rated_by_item)
 
 # %% tags=["hide-input"]
-fig, (left, right) = plt.subplots(1, 2, figsize=(8.2, 2.9), width_ratios=[1.5, 1])
-rows, columns = rated_by_user.argsort(descending=True), rated_by_item.argsort(descending=True)
-left.imshow(observed[rows][:, columns].cpu(), cmap="Greys", aspect="auto")
-left.grid(False)
-left.set(xlabel="items, most rated first", ylabel="users, most active first",
-         title=f"the observed cells: {observed.double().mean():.1%}")
+fig, (left, right) = plt.subplots(1, 2, figsize=(8.2, 2.7))
+for name, count in (("items", rated_by_item), ("users", rated_by_user)):
+    left.plot(np.linspace(0, 1, len(count)), count.sort(descending=True).values.cpu(),
+              label=name)
+left.set(xlabel="share of them, most ratings first", ylabel="ratings of each",
+         title=f"{observed.double().mean():.1%} of the cells are observed")
+left.legend()
 stars, number = ratings.value.cpu().unique(return_counts=True)
 right.bar(stars, number, width=0.35, color="#8c9db5")
 right.set(xlabel="rating, stars", ylabel="ratings", title="their values")
@@ -702,7 +703,7 @@ def my_ndcg(relevance, scores, k):
     raise NotImplementedError
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-def wrong_ndcg(relevance, scores, k, gain=lambda r: 2**r - 1, down=True, own=False, shift=1):
+def _wrong_ndcg(relevance, scores, k, gain=lambda r: 2**r - 1, down=True, own=False, shift=1):
     """nDCG with one famous slip."""
     def dcg(x):
         return sum(gain(r) / math.log2(p + shift) for p, r in enumerate(x[:k], 1))
@@ -714,10 +715,10 @@ four = [([3, 0, 2, 1], [0.9, 0.8, 0.3, 0.1], 4), ([0, 1, 4, 0, 2], [5, 4, 1, 3, 
         ([1, 0, 3], [3, 2, 1], 1), ([2, 2, 0, 5, 1], [0.1, 0.5, 0.4, 0.3, 0.2], 3)]
 exercise("41.C", my_ndcg, [((r, a, k), sk.ndcg_score([2.0 ** np.array(r) - 1], [a], k=k))
                            for r, a, k in four], mistakes={
-    "your ideal list holds only the items shown": lambda *x: wrong_ndcg(*x, own=True),
-    "you sorted by increasing score": lambda *x: wrong_ndcg(*x, down=False),
-    "you used the linear gain": lambda *x: wrong_ndcg(*x, gain=float),
-    "your discount is one position off, log2(p + 2)": lambda *x: wrong_ndcg(*x, shift=2)})
+    "your ideal list holds only the items shown": lambda *x: _wrong_ndcg(*x, own=True),
+    "you sorted by increasing score": lambda *x: _wrong_ndcg(*x, down=False),
+    "you used the linear gain": lambda *x: _wrong_ndcg(*x, gain=float),
+    "your discount is one position off, log2(p + 2)": lambda *x: _wrong_ndcg(*x, shift=2)})
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -1261,7 +1262,7 @@ def my_err(ranked, r_max):
     raise NotImplementedError
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-def err_by_patterns(ranked, r_max):
+def _err_by_patterns(ranked, r_max):
     """ERR: sum over all 2^n patterns of probability / position of the first satisfying item."""
     total, q = 0.0, [(2**r - 1) / 2**r_max for r in ranked]
     for pattern in product([True, False], repeat=len(q)):
@@ -1271,13 +1272,13 @@ def err_by_patterns(ranked, r_max):
     return total
 
 
-def err_without_memory(ranked, r_max):
+def _err_without_memory(ranked, r_max):
     return sum((2**r - 1) / 2**r_max / p for p, r in enumerate(ranked, 1))
 
 
-exercise("41.D", my_err, [((x, 4), err_by_patterns(x, 4)) for x in
+exercise("41.D", my_err, [((x, 4), _err_by_patterns(x, 4)) for x in
                           ([4, 0, 2], [0, 0, 3, 4], [1, 1, 1, 1], [0, 0], [2, 4, 4])], mistakes={
-    "you forgot that the user may have stopped above": err_without_memory,
+    "you forgot that the user may have stopped above": _err_without_memory,
     "you divided by the largest gain 2^r_max − 1, so a top grade always satisfies": lambda x, top:
     sum(math.prod(1 - (2**y - 1) / (2**top - 1) for y in x[:p]) * (2**r - 1) / (2**top - 1)
         / (p + 1) for p, r in enumerate(x))})
@@ -1613,16 +1614,16 @@ def gini_by_pairs(x):
     return float(np.abs(np.subtract.outer(x, x)).mean() / (2 * np.mean(x)))
 
 
-def gini_ascending(exposure, keep_order=False, shift=1, over=1):
+def _gini_ascending(exposure, keep_order=False, shift=1, over=1):
     x, n = exposure if keep_order else sorted(exposure), len(exposure)
     return sum((2 * i - n - shift) * y for i, y in enumerate(x, 1)) / (n * sum(x)) * over
 
 
 exposures = [3, 3, 3], [0, 0, 10], [5, 1, 2, 8, 0], [7, 1]
 exercise("41.E", my_gini, [((x,), gini_by_pairs(x)) for x in exposures], mistakes={
-    "you did not sort": lambda x: gini_ascending(x, keep_order=True),
-    "you counted every pair twice": lambda x: gini_ascending(x, over=2),
-    "your positions start at 0 instead of 1": lambda x: gini_ascending(x, shift=3)})
+    "you did not sort": lambda x: _gini_ascending(x, keep_order=True),
+    "you counted every pair twice": lambda x: _gini_ascending(x, over=2),
+    "your positions start at 0 instead of 1": lambda x: _gini_ascending(x, shift=3)})
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -1900,7 +1901,7 @@ def rolling_splits(log, starts):
             for a, b in zip(starts, starts[1:])]
 
 # %% tags=["hide-input"]
-def one_shop(shop):
+def _one_shop(shop):
     """Mean hitrate@10 by protocol: {(protocol, model): value}."""
     train, test = leave_one_out(shop)
     scores = {("with the future", "trend"): trend_scores(train, test.time),
@@ -1923,7 +1924,7 @@ def one_shop(shop):
 starts = [int(t) for t in np.linspace(0.2, 1.0, 9) * 1e6]
 shops = [shop_log(SHOP_USERS, SHOP_ITEMS, SHOP_EVENTS, seed=15 + k).to(device)
          for k in range(SHOP_SEEDS)]
-hits = pd.DataFrame([pd.Series(one_shop(shop)) for shop in progress(shops, desc="shops")])
+hits = pd.DataFrame([pd.Series(_one_shop(shop)) for shop in progress(shops, desc="shops")])
 knn, trend = (hits.xs(model, axis=1, level=1) for model in ("item kNN", "trend"))
 
 # %% tags=["hide-input"]
@@ -1937,7 +1938,7 @@ ax.set_yticks(range(5), protocols)
 ax.axhline(2.5, color="grey", lw=0.8)
 ax.invert_yaxis()
 ax.set(xlabel=f"hitrate@10, mean and deviation over {SHOP_SEEDS} shops",
-       ylabel="same events     other events")
+       ylabel="other events     same events")
 ax.legend()
 plt.show()
 
@@ -2065,7 +2066,7 @@ def my_weights_exist(deltas):
     raise NotImplementedError
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-def largest_gap(arrows, round_the_circle=True):
+def _largest_gap(arrows, round_the_circle=True):
     """The largest angle between neighbouring arrows."""
     angles = sorted(math.atan2(y, x) for x, y in arrows)
     gaps = [b - a for a, b in zip(angles, angles[1:])]
@@ -2077,7 +2078,7 @@ clouds = {((-2, 0.5), (0.4, -1), (-1, -0.2)): True, ((1, 0), (-1, 0)): False, ((
           ((1, 0.2), (1, -0.2), (0.1, 1), (0.1, -1)): True, ((-1, 0.3), (-1, -0.3)): True}
 exercise("41.F", my_weights_exist, [((list(c),), answer) for c, answer in clouds.items()],
          mistakes={"you forgot the gap across the angle ±π":
-                   lambda c: largest_gap(c, False) > math.pi + 1e-9,
+                   lambda c: _largest_gap(c, False) > math.pi + 1e-9,
                    "you looked for opposite pairs only": lambda c: not any(
                        abs(x * q - y * p) < 1e-9 and x * p + y * q < 0 for x, y in c for p, q in c),
                    "you tried one direction only, that of the sum": lambda c: all(
@@ -2293,13 +2294,14 @@ pd.DataFrame({"weight": w.numpy(), "falls in … of 5": (deltas < 0).sum(0).nump
 
 # %% [markdown]
 # A positive number in the first table is a damage that the weights would have *praised*, had nobody tried
-# it. The weights say what the experiments know, no more. To read them: each is the best answer to these
-# five damages, not the importance of a metric; a small negative weight of recall beside a large one of nDCG
-# is the trade of two metrics that fall together (as in regression), and the last column says which metric
-# the answer really needs. Whether a change *is* a degradation comes from outside the metrics: these
-# simulated users choose by popularity. On MovieLens 100K kNN has nDCG@10
-# <!--full:41.ndcg_knn-->0.169<!--/full--> against <!--full:41.ndcg_popular-->0.098<!--/full--> for
-# popularity.
+# it: the weights say what the experiments know, no more. A weight is a direction that answers these five
+# damages, not the importance of a metric, and its sign may surprise. On the bundled data self-information
+# gets −1, because three damages show much rarer items than the good list; coverage gets a plus although two
+# damages raise it to 1, because "popular only" touches little else; the last column says that without
+# coverage the margin would shrink most. Whether a change *is* a degradation comes from outside the metrics:
+# these simulated users choose by popularity, and nDCG and recall like "popular only". On MovieLens 100K kNN
+# has nDCG@10 <!--full:41.ndcg_knn-->0.169<!--/full--> against <!--full:41.ndcg_popular-->0.098<!--/full-->
+# for popularity.
 #
 # ## 12. ☆ Sampled metrics are other metrics
 #
