@@ -305,7 +305,7 @@ MUTANTS = [
     ("return sum(gain_of(r, gain) / math.log2(p + 1)", "return sum(gain_of(r, gain) / math.log2(p + 2)", "41.11"),
     ("return 2**r - 1 if gain", "return 2**r if gain", "41.11"),
     ("ideal = dcg_loop(sorted(ranked, reverse=True), k, gain)", "ideal = dcg_loop(sorted(ranked[:k], reverse=True), k, gain)", "41.13"),
-    ("for p, r in enumerate(ranked[:k], 1))\n\n\ndef ndcg_loop", "for p, r in enumerate(ranked[:k + 1], 1))\n\n\ndef ndcg_loop", "41.12"),
+    ("return sum(gain_of(r, gain) / math.log2(p + 1)", "return sum(gain_of(r, gain) / math.log2(p + 2)", "41.12"),
     ("two * math.log2(math.e)", "two / math.log2(math.e)", "41.14"),
     ("1 - math.comb(n - m, k) / math.comb(n, k)", "1 - math.comb(n - m, k) / math.comb(n + 1, k)", "41.15"),
     ("[k / 6 for k in ks]", "[k / 4 for k in ks]", "41.16"),
