@@ -5,7 +5,6 @@ import torch
 
 from helpers import data
 from tests.book import book
-from tests.test_photos import forward
 
 
 @pytest.fixture(scope="module")
@@ -15,66 +14,6 @@ def nb():
 
 def rand(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-# --- the feature network ----------------------------------------------------------------------------------------------
-
-def test_the_bundled_network_computes_what_the_plain_functions_do(nb):
-    net = nb["feature_net"]("bundled", torch.device("cpu"))
-    x = rand(2, 3, 32, 48).float()
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    theirs = forward(data.feature_weights(), (x - mean) / std)
-    ours = net(x)
-    assert list(ours)[0] == "conv1_1" and list(ours)[-1] == "conv5_1" and len(ours) == 13
-    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(ours.values(), theirs))
-    assert not any(p.requires_grad for p in net.parameters()) and not net.training
-
-
-@pytest.fixture
-def vgg19(nb, monkeypatch):
-    """As the download would give it: all of VGG-19's names, here with small random numbers; the calls are kept."""
-    net, calls = nb["VGG"](64), []
-    weights = {name: torch.randn(v.shape, generator=torch.Generator().manual_seed(k)) for k, (name, v) in enumerate(net.state_dict().items())}
-    weights |= {"features.30.weight": torch.zeros(512, 512, 3, 3), "classifier.0.bias": torch.zeros(4096)}
-
-    def load(url, **options):
-        calls.append((url, options))
-        return weights
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", load)
-    return weights, calls
-
-
-def test_vgg19_is_loaded_by_name_with_its_hash_checked(nb, vgg19):
-    weights, calls = vgg19
-    net = nb["feature_net"]("vgg19", torch.device("cpu"))
-    (url, options), = calls
-    assert url == "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-    assert options["check_hash"] is True and options["weights_only"] is True
-    widths = [p.shape[0] for name, p in net.named_parameters() if name.endswith("bias")]
-    assert widths == [64, 64, 128, 128] + [256] * 4 + [512] * 5
-    assert all(torch.equal(p, weights[name]) for name, p in net.named_parameters())
-
-
-def test_a_failed_download_names_the_way_out(nb, monkeypatch):
-    def fail(*args, **options):
-        raise OSError("no route to host")
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
-    with pytest.raises(RuntimeError, match="no route to host.*FEATURES = \"bundled\""):
-        nb["feature_net"]("vgg19", torch.device("cpu"))
-
-
-def test_nothing_is_downloaded_unless_asked_for(nb, vgg19):
-    for kind in ("bundled", "random"):
-        nb["feature_net"](kind, torch.device("cpu"))
-    assert vgg19[1] == []
-    with pytest.raises(ValueError, match="vgg16"):
-        nb["feature_net"]("vgg16", torch.device("cpu"))
-
-
-@pytest.mark.parametrize("shape", [(1, 64, 64), (2, 4, 64, 64), (3, 15, 64), (3, 64), (1, 1, 3, 64, 64)])
-def test_the_network_refuses_what_is_no_rgb_image(nb, shape):
-    with pytest.raises(ValueError, match="16"):
-        nb["feature_net"]("bundled", torch.device("cpu"))(torch.rand(shape))
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------
@@ -124,6 +63,21 @@ def test_perceptual_loss_takes_features_or_an_image(nb):
             nb["perceptual_loss"](*wrong)
 
 
+def test_bytes_and_half_precision_are_widened_first(nb):
+    A, B = torch.tensor([[[20, 0]]], dtype=torch.uint8), torch.tensor([[[0, 20]]], dtype=torch.uint8)
+    assert nb["content_loss"](A, B) == 800 and nb["gram_matrix"](A).item() == 400 and nb["total_variation"](A) == 20
+    big = 60 * torch.ones(3, 40, 40, dtype=torch.float16)
+    assert nb["style_loss"](big, big / 2).isfinite()
+
+
+def test_the_gradient_of_a_distance_of_zero_is_zero(nb):
+    x = torch.ones(3, 4, 4, requires_grad=True)
+    nb["pixel_distance"](x, x.detach()).backward()
+    assert torch.equal(x.grad, torch.zeros(3, 4, 4))
+    with pytest.raises(ValueError, match="differ"):
+        nb["pixel_distance"](torch.ones(3, 4, 4), torch.ones(3, 1, 4))
+
+
 # --- pixels and networks ----------------------------------------------------------------------------------------------
 
 def test_stylize_lowers_the_loss_keeps_the_shape_and_touches_no_input(nb):
@@ -136,6 +90,30 @@ def test_stylize_lowers_the_loss_keeps_the_shape_and_touches_no_input(nb):
     assert torch.allclose(x, again, atol=1e-3)
 
 
+def test_the_last_loss_is_that_of_the_picture_that_is_returned(nb):
+    content, style, losses = data.photo("coffee", 48), data.photo("tiles", 48), []
+    x = nb["stylize"](content, style, steps=15, beta=10.0 * 48**2, history=losses)
+    net, weights = nb["feature_net"]("bundled"), nb["STYLE_WEIGHTS"]
+    loss = nb["perceptual_loss"](x, {"conv4_1": net(content)["conv4_1"]}, net(style), 1.0, 10.0 * 48**2, weights, net=net)
+    assert losses[-1] == pytest.approx(loss.item(), rel=1e-4) and losses[-1] < losses[0]
+
+
+def test_stylize_takes_photos_as_people_have_them(nb):
+    image = (data.photo("cat", 32) * 255).round().byte()
+    wanted = nb["stylize"](image.float() / 255, image.float() / 255, steps=2, start="noise")
+    pixels = image.permute(1, 2, 0).numpy().copy()
+    for given in (image, image.numpy(), torch.from_numpy(pixels / 255).permute(2, 0, 1).float(), torch.from_numpy(pixels / 255).permute(2, 0, 1)):
+        assert torch.allclose(nb["stylize"](given, given, steps=2, start="noise"), wanted, atol=2e-2)
+
+
+@pytest.mark.parametrize("bad", [{"alpha": float("nan")}, {"beta": -1.0}, {"tv": float("inf")}, {"weights": {}}, {"weights": [1.0]}, {"steps": 0}, {"steps": 1.5},
+                                 {"steps": -1}, {"optimiser": "sgd", "lr": float("nan")}, {"optimiser": "sgd", "lr": 1e30}, {"start": 300 * rand(3, 16, 16)},
+                                 {"start": torch.full((3, 16, 16), float("nan"))}])
+def test_stylize_refuses_numbers_without_meaning(nb, bad):
+    with pytest.raises(ValueError):
+        nb["stylize"](rand(3, 16, 16).float(), rand(3, 16, 16, seed=1).float(), **({"steps": 2} | bad))
+
+
 @pytest.mark.parametrize("options", [{"start": "noise"}, {"start": torch.full((3, 16, 20), 0.5)}, {"optimiser": "adam"}, {"optimiser": "sgd", "lr": 1e-6},
                                      {"alpha": 0.0}, {"beta": 0.0}, {"content_layer": "conv2_1"}, {"weights": {"conv2_1": 1.0}}, {"tv": 1.0}])
 def test_stylize_accepts_its_options(nb, options):
@@ -144,7 +122,7 @@ def test_stylize_accepts_its_options(nb, options):
 
 
 @pytest.mark.parametrize("bad", [rand(1, 32, 32), rand(3, 15, 32), rand(3, 32, 32) * 255, rand(3, 32, 32) - 1, rand(32, 32), rand(1, 3, 32, 32),
-                                 torch.full((3, 32, 32), float("nan")), (rand(3, 32, 32) * 255).byte(), "cat"])
+                                 torch.full((3, 32, 32), float("nan")), "cat"])
 def test_stylize_refuses_bad_images_as_content_and_as_style(nb, bad):
     good = rand(3, 32, 32).float()
     for pair, name in (((bad, good), "content"), ((good, bad), "style")):

@@ -10,7 +10,6 @@ from torch import nn
 
 from helpers import data
 from tests.book import book
-from tests.test_photos import forward
 
 
 @pytest.fixture(scope="module")
@@ -154,15 +153,6 @@ def test_tweedie_on_one_normal_is_the_wiener_filter(nb):
     wiener = 0.4 + 0.25 / (0.25 + 0.09) * (x - 0.4)
     for f in ("tweedie", "mixture_posterior_mean"):
         assert torch.allclose(nb[f](x, one, 0.4 * one, 0.5, 0.3), wiener)
-
-
-def test_the_feature_network_is_that_of_the_course(nb):
-    net = nb["feature_net"]("bundled", torch.device("cpu"))
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    x = rand(1, 3, 32, 32).float()
-    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(net(x).values(), forward(data.feature_weights(), (x - mean) / std)))
-    with pytest.raises(ValueError, match="resnet"):
-        nb["feature_net"]("resnet", torch.device("cpu"))
 
 
 def test_the_reported_photos_are_unknown_to_every_net(nb):

@@ -28,7 +28,11 @@
 #
 # Prerequisites: convolutional networks, backpropagation, matrix traces.
 #
-# **Time** 50 s on 2 CPU cores · **Memory** 1.0 GB · **Data** photos that scikit-image, scikit-learn and matplotlib ship, three styles and a small network of the course · **Exam questions** 1, 2, 20, 21 · [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/)
+# **Time** 50 s on 2 CPU cores · **Memory** 1.0 GB · **Data** photos that scikit-image, scikit-learn and matplotlib ship, three styles and a small network of the course · **Exam questions** 1, 2, 20, 21
+#
+# <!-- navigation -->
+# previous: [00 Start here](00_start_here.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [12 Image restoration](12_image_restoration.ipynb)
+# <!-- /navigation -->
 
 # %% [markdown]
 # ## Notation
@@ -69,6 +73,8 @@ seed(0); device = get_device(); use_style()
 # %%
 import itertools
 import json
+import math
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -80,7 +86,11 @@ from ipywidgets import SelectionSlider, interact
 from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from helpers import show_images
+from helpers import feature_net, measured, show_images
+from helpers.features import LAYERS
+from helpers.features import FeatureNet as VGG
+
+PAGE = "11"
 
 # %% [markdown]
 # All sizes and switches. `FEATURES = "vgg19"` downloads the ImageNet network (550 MB) and uses it everywhere below.
@@ -135,9 +145,20 @@ def normal(seed_number, *shape):
 # $$\lVert A-B\rVert_2=\sqrt{\sum_p(A_p-B_p)^2} \tag{11.1}$$
 
 # %%
+def as_float(x):
+    """x (tensor or array) as float tensor: bytes and integers converted, half precision widened."""
+    x = torch.as_tensor(x)
+    exact = not x.is_floating_point()
+    return x.to(torch.get_default_dtype() if exact else torch.promote_types(x.dtype, torch.float32))
+
+
 def pixel_distance(A, B):
-    """Euclidean distance (11.1) of two tensors of one shape. Scalar."""
-    return (A - B).square().sum().sqrt()
+    """Euclidean distance (11.1) of tensors of one shape. Scalar; ValueError if shapes differ."""
+    A, B = as_float(A), as_float(B)
+    if A.shape != B.shape:
+        raise ValueError(f"pixels are compared one by one: {tuple(A.shape)} and {tuple(B.shape)} "
+                         "differ; resize one of the images")
+    return torch.linalg.vector_norm(A - B)                  # its gradient at 0 is 0, not NaN
 
 # %%
 u, v = normal(1, 3, 5, 7), normal(2, 3, 5, 7)
@@ -154,48 +175,8 @@ check("11.1", "the distance is numpy's norm of the difference", pixel_distance(u
 # where $p$ is a pixel, $\delta$ a step to it or to a neighbour, $W$ and $b$ the layer's weights and biases, and $A^0$ the image, normalised with the mean and deviation of ImageNet's colours; outside the image $A^{l-1}=0$. Between
 # blocks, $2\times2$ pixels are averaged (Gatys et al. replace VGG's max pooling so; gradients flow better). Features are
 # always taken **after** the ReLU. `VGG(64)` has VGG-19's widths; ours, `VGG(16)`, a quarter of them.
-
-# %%
-VGG_PLAN = (1, 1, 0, 2, 2, 0, 4, 4, 4, 4, 0, 8, 8, 8, 8, 0, 8)      # channels / width; 0: pooling
-LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv3_4",
-          "conv4_1", "conv4_2", "conv4_3", "conv4_4", "conv5_1")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-
-# %% [markdown]
-# The class, in VGG-19's own order of layers:
-
-# %%
-class VGG(nn.Module):
-    """VGG-19 up to conv5_1, average pooling; width: channels of conv1_1 (64 published, 16 ours).
-
-    forward(x, last): images (B, 3, H, W) or (3, H, W) in [0, 1], H, W >= 16 -> dict of features
-    after ReLU, "conv1_1" up to `last`, (B, C_l, H_l, W_l). ValueError for any other shape.
-    """
-
-    def __init__(self, width=16):
-        super().__init__()
-        self.features, c = nn.Sequential(), 3
-        for k in VGG_PLAN:
-            conv = [nn.Conv2d(c, k * width, 3, padding=1), nn.ReLU()] if k else [nn.AvgPool2d(2)]
-            self.features.extend(conv)
-            c = k * width or c
-        for name, v in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            self.register_buffer(name, torch.tensor(v).view(3, 1, 1), persistent=False)
-
-    def forward(self, x, last="conv5_1"):
-        if x.ndim not in (3, 4) or x.shape[-3] != 3 or min(x.shape[-2:]) < 16:
-            raise ValueError("expected RGB images (B, 3, H, W) of at least 16 x 16 pixels (conv5_1 "
-                             f"lies behind four poolings), got {tuple(x.shape)}")
-        h, maps = ((x if x.ndim == 4 else x[None]) - self.mean) / self.std, {}
-        for layer in self.features:
-            h = layer(h)
-            if isinstance(layer, nn.ReLU):
-                maps[LAYERS[len(maps)]] = h
-            if last in maps:
-                return maps
-        raise ValueError(f"unknown layer {last!r}; choose one of {', '.join(LAYERS)}")
+#
+# (In code: `helpers/features.py`.)
 
 # %% [markdown]
 # Random weights come first: drawn with the variance that keeps the size of signals through ReLUs, they serve small tests
@@ -227,8 +208,8 @@ def layer_by_scipy(h, layer):
 # %%
 toy_net = randomise(VGG(2), rng(11)).double().to(device)
 toy_image = torch.rand(3, 18, 20, generator=rng(3)).double()
-inside = (toy_image.numpy() - np.reshape(IMAGENET_MEAN, (3, 1, 1)))
-inside = inside / np.reshape(IMAGENET_STD, (3, 1, 1))
+inside = (toy_image.numpy() - toy_net.mean.cpu().numpy())
+inside = inside / toy_net.std.cpu().numpy()
 one_one = layer_by_scipy(inside, toy_net.features[0])                       # (2, 18, 20)
 one_two = layer_by_scipy(one_one, toy_net.features[2])
 pooled = one_two.reshape(2, 9, 2, 10, 2).mean((2, 4))                       # (2, 9, 10)
@@ -257,33 +238,6 @@ check("11.2", "random weights have variance 2 / fan_in, within 2 % (5 standard e
 # %% [markdown]
 # Three sets of weights fit this class.
 
-# %%
-def feature_net(kind, device):
-    """A frozen VGG: "bundled" (small, of this course), "vgg19" (ImageNet, downloaded) or "random".
-
-    Raises ValueError for another kind, RuntimeError if VGG-19's weights cannot be had.
-    """
-    if kind not in ("bundled", "vgg19", "random"):
-        raise ValueError(f'FEATURES must be "bundled", "vgg19" or "random", got {kind!r}')
-    if kind == "vgg19":
-        try:
-            weights = torch.hub.load_state_dict_from_url(
-                VGG19_URL, check_hash=True, weights_only=True, map_location="cpu"
-            )
-        except Exception as error:
-            raise RuntimeError(
-                f"VGG-19 could not be downloaded ({type(error).__name__}: {error}); "
-                'set FEATURES = "bundled" in the parameters cell'
-            ) from error
-    else:
-        weights = data.feature_weights()
-    net = VGG(64 if kind == "vgg19" else 16)
-    names = net.state_dict()  # "features.0.weight", ...
-    net.load_state_dict({name: weights[name] for name in names})
-    if kind == "random":
-        randomise(net, torch.Generator().manual_seed(0))
-    return net.requires_grad_(False).eval().to(device)
-
 # %% [markdown]
 # - **bundled**: the small network that this course trained on patches of its photos, to tell which photo, or which quarter of it, a
 #   patch of 64 × 64 comes from, under random scale and colour (`data/make_features.py`). Seven images were kept out of it: camera, cat,
@@ -291,28 +245,19 @@ def feature_net(kind, device):
 # - **vgg19**: trained on 1.2 million photos of ImageNet, a download.
 # - **random**: the same net, never trained: a control that section 6 takes seriously.
 #
-# Whatever the weights, each layer is then scaled so that its mean activation on six photos is 1, as Gatys et al. do. With ReLU this only
-# rescales features, and it makes losses of different layers comparable.
-
-# %%
-@torch.no_grad()
-def calibrate(net, images):
-    """Rescale every layer in place so that its mean activation on images (B, 3, H, W) is 1."""
-    h = (images - net.mean) / net.std
-    for layer, after in zip(net.features, net.features[1:]):
-        if isinstance(layer, nn.Conv2d):
-            gain = after(layer(h)).mean()
-            layer.weight /= gain
-            layer.bias /= gain
-        h = layer(h)
-    return net
+# Whatever the weights, each layer is then scaled so that its mean activation on six photos is 1, as Gatys et al. do: weights are multiplied by $g_{l-1}/g_l$ and biases by $1/g_l$, where $g_l$ is the layer's mean
+# activation before. With ReLU, $\max(0,cz)=c\max(0,z)$ for $c>0$, this multiplies the features of each layer by one number and changes nothing else; it makes losses of different layers comparable.
 
 # %%
 calibration = torch.stack([photo(name, 128) for name in
                            ("admiral", "astronaut", "grass", "motorcycle", "retina", "temple")])
-net = calibrate(feature_net(FEATURES, device), calibration)
-random_net = calibrate(feature_net("random", device), calibration)
-toy_net = calibrate(toy_net, torch.rand(2, 3, 16, 16, generator=rng(0)).double().to(device))
+net, random_net = (feature_net(kind).to(device) for kind in (FEATURES, "random"))
+toy_before = {layer: f.clone() for layer, f in toy_net(toy_image.to(device)).items()}
+toy_net.calibrate(torch.rand(2, 3, 16, 16, generator=rng(0)).double().to(device))
+toy_after = toy_net(toy_image.to(device))
+toy_ratio = [(toy_after[layer] / f)[f > 1e-6] for layer, f in toy_before.items()]
+claim("calibration multiplies each layer by one number",
+      max(float(r.max() / r.min()) for r in toy_ratio), 1.0, atol=1e-6)
 scaled = [net(calibration)[layer].mean().item() for layer in LAYERS]
 check(
     "11.2", "after scaling, the mean activation of every layer is 1", scaled, [1.0] * 13, atol=1e-4
@@ -372,7 +317,7 @@ check("11.1", "all four have one and the same pixel distance from the photo",
 # %% [markdown]
 # One photo and four changes of it, all at one distance:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 show_images({"photo": flower, **pairs}, width=1.7)
 plt.show()
 
@@ -392,11 +337,11 @@ judged
 
 # %%
 spread = judged.max(axis=1) / judged.min(axis=1)
-check("11.1", "pixels see no difference between the four, every layer does",
-      bool(spread["pixels"] == 1 and (spread.drop("pixels") > 1.15).all()))
+claim("every layer sees a difference between the four; pixels see none",
+      spread.drop("pixels").min(), above=1.15, trivial=spread["pixels"])
 
 # %% [markdown]
-# The table: pixels cannot tell the four apart, every layer can. With depth the network forgives the *shift*: its share falls to less than half from the first to the last layer, because pooling and wide receptive fields care less about exact places. It forgives the lost contrast, most in the middle layers. It does not forgive blur and noise, least of all at `conv5_1`: they change the texture, and telling textures apart is what it was trained for. A feature distance has its own taste, the taste of its task.
+# Pixels cannot tell the four apart, every layer can. With depth the network forgives the *shift* more and more. It does **not** forgive everything more with depth, as one often reads: look at the rows of blur and noise. A feature distance has its own taste, perhaps that of its task.
 #
 # ## 2. Content loss
 #
@@ -417,9 +362,10 @@ def content_loss(A, B):
 
     Raises ValueError if the shapes differ: the positions of the two maps must correspond.
     """
-    if A.shape != B.shape:
+    A, B = as_float(A), as_float(B)
+    if A.shape != B.shape or A.numel() == 0:
         raise ValueError(f"content loss compares positions one by one: {tuple(A.shape)} and "
-                         f"{tuple(B.shape)} differ; resize the images first")
+                         f"{tuple(B.shape)} differ or are empty; resize the images first")
     return (A - B).square().sum()
 
 # %% [markdown]
@@ -451,16 +397,24 @@ check("11.4", "the gradient by pixels is the transposed Jacobian times 2(A - B)"
 #
 # Plain descent is slow here: the loss is badly scaled. L-BFGS builds an estimate of the curvature from the last gradients and
 # needs far fewer evaluations; Adam is the fallback when memory or noise forbid it. `optimise_pixels` offers all three.
-# PyTorch's L-BFGS stops when the loss changes by less than an absolute tolerance, so both tolerances are set to 0.
+# PyTorch's L-BFGS stops when the loss changes by less than an absolute tolerance, so both tolerances are set to 0. Pixels must end in $[0,1]$, and
+# clipping a finished picture can throw away most of what was gained; so a **wall**, a squared penalty on what lies outside, can be added, and the loss that counts is that of the clipped picture.
 
 # %%
-def optimise_pixels(loss, start, steps, optimiser="lbfgs", lr=0.02):
-    """Minimise loss(x) over the pixels of x from `start`, about `steps` evaluations, eq. (11.5).
+WALL = 1e4              # weight of the wall for pictures
 
-    optimiser: "lbfgs", "adam" or "sgd" (plain descent); lr: step size of the last two.
-    Returns the last x (not clipped) and the list of losses, one per evaluation.
+# %%
+def optimise_pixels(loss, start, steps, optimiser="lbfgs", lr=0.02, wall=0.0):
+    """Minimise loss(x) + wall * |what of x lies outside [0, 1]|² from `start`, eq. (11.5).
+
+    steps: about so many evaluations. optimiser: "lbfgs", "adam" or "sgd" (plain descent); lr: step
+    size of the last two. Returns the last x and the list of values, one per evaluation. With a wall
+    x is clipped, and the last value of the list is the loss of what is returned.
     """
-    x, losses = start.detach().clone().requires_grad_(), []
+    if not (isinstance(steps, int) and steps >= 1 and math.isfinite(lr) and lr > 0 and wall >= 0):
+        raise ValueError(f"need steps >= 1 (int), lr > 0, wall >= 0; got {steps!r}, {lr}, {wall}")
+    x = start.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+    losses = []
     if optimiser == "lbfgs":
         method = torch.optim.LBFGS([x], max_iter=steps, max_eval=steps, history_size=20,
                                    tolerance_grad=0, tolerance_change=0,
@@ -472,13 +426,18 @@ def optimise_pixels(loss, start, steps, optimiser="lbfgs", lr=0.02):
 
     def closure():
         method.zero_grad()
-        value = loss(x)
+        value = loss(x) + (wall * (x - x.clamp(0, 1)).square().sum() if wall else 0)
         value.backward()
         losses.append(value.item())
         return value
 
     for _ in range(1 if optimiser == "lbfgs" else steps):
         method.step(closure)
+    if not torch.isfinite(x).all():
+        raise ValueError("the pixels became NaN or infinite: take a smaller lr or smaller weights")
+    if wall:
+        x = x.detach().clamp(0, 1)
+        losses.append(loss(x).item())
     return x.detach(), losses
 
 # %%
@@ -532,17 +491,18 @@ grey_noise = (0.5 + 0.1 * normal(9, *cat.shape)).to(cat)
 cat_features, rebuilt = net(cat), {}
 for depth in progress(DEPTHS):
     depth_loss = lambda x: content_loss(net(x, depth)[depth], cat_features[depth])
-    rebuilt[depth] = optimise_pixels(depth_loss, grey_noise, STEPS_TEXTURE)[0].clamp(0, 1)
+    rebuilt[depth] = optimise_pixels(depth_loss, grey_noise, STEPS_TEXTURE, wall=WALL)[0]
 
 # %% [markdown]
 # The photo, and what five layers remember of it:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 show_images({"photo": cat, **rebuilt}, width=1.6)
 plt.show()
 
 # %% [markdown]
-# The row: `conv1_1` determines the picture exactly, `conv3_1` still draws the face while the colours drift, `conv4_1` keeps an outline or two, and what fits `conv5_1` looks like noise, although the table says that almost nothing of its loss is left. A deep layer does not *see* most changes of pixels, so nothing corrects them: that is what "content" means here, and why the start leaves its traces.
+# From left to right less of the cat is left. In pixels the table compares each picture with the cat, and with what doing nothing would give: the start, grey noise. A deep layer does not *see* most changes of pixels, so nothing corrects
+# them, and the start leaves its traces: in pixels a reconstruction from `conv5_1` is no better than the noise it came from.
 
 # %% tags=["nbval-ignore-output"]
 def what_remains(image, layer):
@@ -555,13 +515,17 @@ def what_remains(image, layer):
 
 
 remains = {depth: what_remains(picture, depth) for depth, picture in rebuilt.items()}
-pd.DataFrame(remains).T.round(4)
+nothing_done = (grey_noise - cat).square().mean().sqrt().item()
+pd.DataFrame(remains).T.assign(**{"pixel error of the start": nothing_done}).round(4)
 
 # %%
-check("11.3", "at every layer the loss falls below a tenth of that of noise",
-      all(row["content loss, share of noise"] < 0.1 for row in remains.values()))
-check("11.3", "conv5_1 pins down the pixels less than conv1_1, by a factor of more than 2",
-      remains["conv5_1"]["pixel error"] > 2 * remains["conv1_1"]["pixel error"])
+claim("at every layer the loss falls below a tenth of that of noise",
+      max(row["content loss, share of noise"] for row in remains.values()), below=0.1, trivial=1.0)
+claim("conv1_1 determines the pixels far better than the start", remains["conv1_1"]["pixel error"],
+      below=0.5 * nothing_done, trivial=nothing_done)
+claim("conv5_1 pins down the pixels less than conv1_1, by a factor of more than 2",
+      remains["conv5_1"]["pixel error"], above=2 * remains["conv1_1"]["pixel error"],
+      trivial=remains["conv1_1"]["pixel error"])
 
 # %% [markdown]
 # ## 3. The Gram matrix
@@ -592,6 +556,7 @@ def gram_matrix(A):
 
     Raises ValueError for fewer than three dimensions or an empty map.
     """
+    A = as_float(A)
     if A.ndim < 3 or A.numel() == 0:
         raise ValueError(f"a feature map is (..., C, H, W) and not empty, got {tuple(A.shape)}")
     A = A.flatten(-2)                                                    # (..., C, M)
@@ -696,6 +661,7 @@ def style_loss(A, B):
 
     Sizes may differ; leading dimensions broadcast and are summed. ValueError if C differs.
     """
+    A, B = as_float(A), as_float(B)
     if A.ndim < 3 or B.ndim < 3 or A.shape[-3] != B.shape[-3]:
         raise ValueError("style loss needs two maps (..., C, H, W) of one layer, with equally many "
                          f"channels; got {tuple(A.shape)} and {tuple(B.shape)}")
@@ -835,11 +801,10 @@ check("11.14", "each layer with its own weight", total_style_loss(feats_a, feats
 
 # %%
 def synthesise(net, style, weights, start, steps):
-    """Texture in the style of an image: minimise (11.14) from start. Clipped image, losses."""
+    """Texture in the style of an image: minimise (11.14) from start. Image; losses, its own last."""
     target = {layer: f.detach() for layer, f in net(style).items()}
     loss = lambda x: 1e5 * total_style_loss(net(x), target, weights)
-    x, losses = optimise_pixels(loss, start, steps)
-    return x.clamp(0, 1), losses
+    return optimise_pixels(loss, start, steps, wall=WALL)
 
 # %% [markdown]
 # One run per style, from the same noise:
@@ -859,7 +824,7 @@ for which, picture in progress(STYLES.items()):
 # %% [markdown]
 # Above, a corner of each style; below, the texture made from noise:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 corner = {which: picture[:, :SIZE_MID, :SIZE_MID] for which, picture in STYLES.items()}
 show_images(
     {**corner, **{f"from {which}": picture for which, picture in textures.items()}},
@@ -869,11 +834,12 @@ show_images(
 plt.show()
 
 # %% [markdown]
-# The lower row has the colours, the lead between the glass, the grain of the brush, and nothing at its old place: exactly what (11.8) promises. It also shows what the statistics lose: stars and rings are larger than what a feature of `conv4_1` sees, so no term asks for them.
+# The lower row has the lead between the glass, the grain of the brush, and nothing at its old place: what (11.8) promises. Colours are only roughly those of the style. It also shows what the statistics lose: stars and rings are larger than what a feature of `conv4_1` sees, so no term asks for them.
 
 # %%
 fallen = [curve[-1] / curve[0] for curve in texture_losses.values()]
-check("11.14", "each texture has less than 1 % of the style loss of noise", max(fallen) < 0.01)
+claim("each finished texture has less than 2 % of the style loss of noise", max(fallen), below=0.02,
+      trivial=1.0)
 
 # %% [markdown]
 # ## 5. The perceptual loss and stylisation
@@ -934,12 +900,13 @@ check("11.15", "gradcheck in X, through the network, by finite differences",
 # $$TV_p(X)=\sum_{h,w}|X_{h+1,w}-X_{h,w}|^p+|X_{h,w+1}-X_{h,w}|^p \tag{11.16}$$
 #
 # $p=1$ is the classical total variation: a step and a ramp of the same height cost the same, so edges survive. $p=2$ prefers ramps: height 1 in $n$ steps
-# costs $1/n$; its gradient is linear, minus twice the discrete Laplacian. Both suppress the checkerboard noise that the losses cannot see: average pooling removes it.
+# costs $1/n$; its gradient is linear, minus twice the discrete Laplacian. Both suppress fine noise, which average pooling hides from the deeper layers.
 
 # %%
 def total_variation(x, p=1):
     """Total variation (11.16) of images (..., H, W), summed over everything; p = 1 or 2. Scalar."""
-    if x.ndim < 2 or p not in (1, 2):
+    x = as_float(x)
+    if x.ndim < 2 or x.numel() == 0 or p not in (1, 2):
         raise ValueError(
             f"total variation takes images (..., H, W) and p = 1 or 2, got {tuple(x.shape)}, {p}"
         )
@@ -977,16 +944,24 @@ check("11.16", "the gradient for p = 2 is minus twice the discrete Laplacian",
 
 # %%
 def checked_image(x, name):
-    """x if it is an RGB image (3, H, W) in [0, 1] of at least 16 x 16 pixels; else ValueError."""
-    if not isinstance(x, torch.Tensor) or x.ndim != 3 or x.shape[0] != 3 or min(x.shape[1:]) < 16:
-        got = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-        raise ValueError(
-            f"{name} must be a tensor (3, H, W) of at least 16 x 16 pixels, got {got}; "
-            "repeat a grey image three times: x.expand(3, -1, -1)"
-        )
-    if not (x.is_floating_point() and x.min() >= 0 and x.max() <= 1):  # also catches NaN
-        raise ValueError(f"{name} must hold floats in [0, 1]; divide bytes by 255 or clip")
-    return x
+    """x as float RGB image (3, H, W) in [0, 1], at least 16 x 16; else a ValueError with the cure.
+
+    Takes tensors and arrays, permuted views too; bytes are divided by 255.
+    """
+    if isinstance(x, (str, list)):
+        raise ValueError(f"{name} must be an image, a tensor or an array (3, H, W), got {x!r:.40}")
+    x = torch.as_tensor(x)
+    x = x / 255 if x.dtype == torch.uint8 else as_float(x)
+    advice = {x.ndim == 4: "pass one image of a batch at a time: x[0]",
+              x.ndim == 2 or x.shape[:1] == (1,): "repeat a grey image three times: "
+              "x.expand(3, -1, -1)", x.ndim == 3 and x.shape[-1] in (3, 4): "channels come first: "
+              "x[..., :3].permute(2, 0, 1)", x.shape[:1] == (4,): "drop the alpha channel: x[:3]"}
+    if x.ndim != 3 or x.shape[0] != 3 or min(x.shape[1:]) < 16:
+        raise ValueError(f"{name} must be (3, H, W) of at least 16 x 16 pixels, got "
+                         f"{tuple(x.shape)}; {advice.get(True, 'enlarge it')}")
+    if not ((x >= 0) & (x <= 1)).all():  # also catches NaN
+        raise ValueError(f"{name} must lie in [0, 1]; divide 0..255 by 255, or clip it")
+    return x.contiguous()
 
 # %% [markdown]
 # Where the pixels start:
@@ -995,7 +970,7 @@ def checked_image(x, name):
 def starting_image(start, content):
     """X_0: the content image, grey noise of its shape, or the given image. ValueError otherwise."""
     if isinstance(start, torch.Tensor) and start.shape == content.shape:
-        return start.to(content)
+        return checked_image(start.detach(), "start").to(content)
     if not isinstance(start, str) or start not in ("content", "noise"):
         raise ValueError('start must be "content", "noise" or an image of the shape of content')
     noise = torch.rand(content.shape, generator=torch.Generator().manual_seed(0)).to(content)
@@ -1007,26 +982,30 @@ def starting_image(start, content):
 # %%
 def stylize(content, style, net=None, *, alpha=1.0, beta=None, weights=None, tv=0.0, steps=120,
             content_layer="conv4_1", start="content", optimiser="lbfgs", lr=0.02, history=None):
-    """Minimise (11.15) + tv * TV_1 over the pixels: images (3, H, W) in [0, 1] -> same, clipped.
+    """Minimise (11.15) + tv * TV_1 over the pixels: images (3, H, W) in [0, 1] -> same.
 
-    net: VGG (default bundled). beta: default STRENGTH * H * W. weights: default STYLE_WEIGHTS.
-    start: "content", "noise" or an image. history: list that receives the losses, unclipped.
-    Raises ValueError for bad images or names; the two images may differ in size.
+    net: default feature_net("bundled"). beta: default STRENGTH * H * W. weights: STYLE_WEIGHTS.
+    start: "content", "noise" or an image. history: list that receives the losses, the last one that
+    of the returned image. ValueError for bad images, names, numbers; sizes may differ.
     """
     content, style = checked_image(content, "content"), checked_image(style, "style").to(content)
-    net = feature_net("bundled", content.device).to(content.dtype) if net is None else net
+    net = feature_net("bundled").to(content) if net is None else net
+    content, style = content.to(net.mean), style.to(net.mean)
     beta = STRENGTH * content[0].numel() if beta is None else beta
     weights = STYLE_WEIGHTS if weights is None else weights
+    numbers = (alpha, beta, tv, *weights.values()) if isinstance(weights, dict) else (-1,)
+    if not weights or not all(math.isfinite(v) and v >= 0 for v in numbers):
+        raise ValueError("alpha, beta, tv, weights (a dict layer -> number) must be finite, >= 0")
     x0 = starting_image(start, content)
     with torch.no_grad():
         target = {content_layer: net(content, content_layer)[content_layer]}
         style_feats = net(style)
     loss = lambda x: (perceptual_loss(x, target, style_feats, alpha, beta, weights, net)
                       + (tv * total_variation(x) if tv else 0))
-    x, losses = optimise_pixels(loss, x0, steps, optimiser, lr)
+    x, losses = optimise_pixels(loss, x0, steps, optimiser, lr, wall=WALL)
     if history is not None:
         history += losses
-    return x.clamp(0, 1)
+    return x
 
 # %% [markdown]
 # What it says to bad input:
@@ -1035,7 +1014,7 @@ def stylize(content, style, net=None, *, alpha=1.0, beta=None, weights=None, tv=
 refused = {
     "grey": torch.rand(1, 64, 64),
     "tiny": torch.rand(3, 12, 64),
-    "bytes": 255 * torch.rand(3, 64, 64),
+    "0 to 255": 255 * torch.rand(3, 64, 64),
     "a batch": torch.rand(2, 3, 64, 64),
     "NaN": torch.full((3, 64, 64), float("nan")),
 }
@@ -1044,7 +1023,7 @@ for name, bad in refused.items():
         stylize(bad, cat)
         print(name, "was accepted")
     except ValueError as error:
-        print(f"{name:8} {str(error)[:58]}")
+        print(f"{name:8} {error}")
 
 # %% [markdown]
 # One plain step of `stylize` with every option set, against the loss written out and its gradient; then its defaults:
@@ -1117,18 +1096,20 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# The curves: with the same number of evaluations L-BFGS ends lower than Adam from either start. The start matters just as much: from the content the content loss begins at zero, from noise both parts have to be earned, and no run shown has converged.
+# The last point of each curve is the loss of the finished picture, clipped to $[0,1]$. With the same number of evaluations L-BFGS ends lower than Adam from either start.
 
 # %%
-check("11.15", "all four runs remove over 90 % of the loss of their start",
-      all(curve[-1] < 0.1 * curve[0] for curve in curves.values()))
-check("11.15", "from either start L-BFGS ends below Adam",
-      all(curves["lbfgs", begin][-1] < curves["adam", begin][-1] for begin in ("content", "noise")))
+claim("all four finished pictures have less than 10 % of the loss of their start",
+      max(curve[-1] / curve[0] for curve in curves.values()), below=0.1, trivial=1.0)
+for begin in ("content", "noise"):
+    claim(f"from {begin} the finished picture of L-BFGS has a lower loss than Adam's",
+          curves["lbfgs", begin][-1], below=curves["adam", begin][-1],
+          trivial=curves["adam", begin][-1])
 
 # %% [markdown]
 # The images behind three of the curves:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 show_images({"content": content, "L-BFGS from content": results["lbfgs", "content"],
              "Adam from content": results["adam", "content"],
              "L-BFGS from noise": results["lbfgs", "noise"]}, width=1.9)
@@ -1148,7 +1129,7 @@ for motif, manner, level, smooth in progress(PAIRS):
 # %% [markdown]
 # The results:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 show_images(painted, columns=3, width=2.1)
 plt.show()
 
@@ -1172,14 +1153,9 @@ traded = pd.DataFrame(traded).T.rename_axis("weight")
 traded.round(4)
 
 # %%
-check(
-    "11.16",
-    "more weight, less variation, more style loss",
-    bool(
-        (np.diff(traded["TV per pixel"]) < 0).all()
-        and traded["style loss"].iloc[-1] > traded["style loss"].iloc[0]
-    ),
-)
+claim("more weight, less variation", np.diff(traded["TV per pixel"]), below=0)
+claim("the heaviest costs style", traded["style loss"].iloc[-1], above=traded["style loss"].iloc[0],
+      trivial=traded["style loss"].iloc[0])
 
 # %% [markdown]
 # ## 6. Does the network have to be trained?
@@ -1311,7 +1287,7 @@ check("11.1", "the table's first row, darker: by numpy, mean distance over mean 
 # **By eye, and by the other's loss.** A texture and a reconstruction with the random net, to be held against *from tiles* and `conv4_1` above. The style loss of each texture is then judged by the *other* net, as a share
 # of what that net gives to noise: who cheats his own judge only, shows here.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 random_texture, _ = synthesise(
     random_net, STYLES["tiles"], STYLE_WEIGHTS, noise_start, STEPS_TEXTURE
 )
@@ -1676,7 +1652,7 @@ def loss_of(x):
 # %% [markdown]
 # The photo and both results:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 show_images({"photo": test_photo, "pixels, L-BFGS": slow, "one forward pass": fast}, width=2.1)
 plt.show()
 
@@ -1698,7 +1674,7 @@ seconds = {"one forward pass": timed(forward_pass, test_photo),
            "pixels, L-BFGS": timed(twenty_evaluations, repeats=1) * STEPS / 20}
 loss_ratio = loss_of(fast) / loss_of(slow)
 reached = 1 + int(np.argmax(np.array(slow_losses) <= loss_of(fast)))
-run = "full run" if STEPS_NET >= 3000 else "this run"
+run = "large run" if STEPS_NET >= 3000 else "this run"
 ratio = seconds["pixels, L-BFGS"] / seconds["one forward pass"]
 print(
     f"{run}: {ratio:.0f} times faster, at {loss_ratio:.1f} times the loss; L-BFGS has that loss "
@@ -2212,7 +2188,7 @@ exercise("11.D", mmd, cases_d)
 # *Total* (11.15): $L(C,S,X)=\alpha L_{content}(C,X)+\beta L_{style}(S,X)$. Weights of the network, $C$ and $S$ are constants. Start with $X_0=$ noise or $C$, compute $\nabla_XL$ by backpropagation to the input, and step,
 # $X_{t+1}=X_t-\eta\nabla_XL(X_t)$, (11.5), in practice by L-BFGS. The content term holds the arrangement of objects; the style term is free to change everything that leaves it: colours, strokes, textures. $\beta/\alpha$ sets the compromise.
 #
-# **Кратко по-русски.** Признаки замороженной VGG: $A^l_{ik}$, $l$ — слой, $i$ — канал, $k$ — позиция. Контент: $\sum_{ik}(C^l_{ik}-X^l_{ik})^2$ на одном глубоком слое — что и где. Стиль: матрица Грама $G^l_{ij}=\sum_kA^l_{ik}A^l_{jk}$ (сумма по позициям, место забыто), потеря — взвешенная по слоям
+# **Кратко по-русски.** Признаки замороженной VGG: $A^l_{ik}$, $l$ — слой, $i$ — канал, $k$ — позиция. Контент: $\sum_{ik}(C^l_{ik}-X^l_{ik})^2$ на одном глубоком слое — что и где. Стиль: матрица Грама $G^l_{ij}=\sum_kA^l_{ik}A^l_{jk}$ (сумма по позициям, место забыто), функция потерь стиля — взвешенная по слоям
 # сумма квадратов разностей нормированных матриц Грама. Минимизируем $\alpha L_{content}+\beta L_{style}$ по пикселям $X$ (градиент до входа, L-BFGS); $C$, $S$ и веса сети не меняются.
 #
 # **Typical mistake.** To say that the content image is changed, or that the network is trained: the only variable is $X$. Next: to forget $\sum_k$ in the Gram matrix.
@@ -2234,7 +2210,7 @@ exercise("11.D", mmd, cases_d)
 # Lost: (1) time and data for training, per style; (2) quality: a single pass reaches a higher loss than an optimiser that works on this very image (amortisation gap), more so on contents unlike the training set; (3) freedom: style, $\alpha/\beta$ and the size of the
 # strokes are frozen into $\theta$. Conditional instance normalisation or AdaIN (11.19) lift the one-style restriction.
 #
-# **Кратко по-русски.** Обучаем сеть $a_\theta$: $\min_\theta\mathbb E_xL(x,S,a_\theta(x))$, матожидание по контентным изображениям, $S$ фиксировано, VGG заморожена и нужна только для потери. На применении — один прямой проход вместо сотен проходов туда и обратно. Теряем: время на обучение, качество (потеря выше, чем у
+# **Кратко по-русски.** Обучаем сеть $a_\theta$: $\min_\theta\mathbb E_xL(x,S,a_\theta(x))$, математическое ожидание по контентным изображениям, $S$ фиксировано, VGG заморожена и нужна только для функции потерь. На применении — один прямой проход вместо сотен проходов туда и обратно. Теряем: время на обучение, качество (значение функции потерь выше, чем у
 # прямой оптимизации), возможность менять стиль и $\alpha/\beta$ без нового обучения (частично снимается AdaIN и conditional instance norm).
 #
 # **Typical mistake.** "The stylised image is fixed" (E1): it is the *style* image. And writing the objective for a single $x$ (E4).
@@ -2244,7 +2220,7 @@ exercise("11.D", mmd, cases_d)
 # %% [markdown] tags=["exam"]
 # ### Question 20 · Prove that the Gram-matrix style loss is invariant to any permutation of spatial positions, and that the content loss is not.
 #
-# **По-русски.** Докажите, что стилевая потеря на матрицах Грама инвариантна к любой перестановке пространственных позиций, а контентная — нет.
+# **По-русски.** Докажите, что функция потерь стиля на матрицах Грама инвариантна к любой перестановке пространственных позиций, а контентная — нет.
 #
 # <details><summary>Model answer</summary>
 #
@@ -2256,7 +2232,7 @@ exercise("11.D", mmd, cases_d)
 #
 # Care: the invariance is to permuting positions of *feature maps*. Permuting the *pixels* of the image changes the features themselves, as every feature sees a neighbourhood; only for $1\times1$ filters is it the same. That is why the style loss still knows strokes: their shape is inside the receptive field.
 #
-# **Кратко по-русски.** $A\mapsto A\Pi$, $\Pi\Pi^\top=I$, поэтому $G(A\Pi)=A\Pi\Pi^\top A^\top=G(A)$, и любая функция от $G$ не меняется. Контент: $A=(0,1)$, перестановка даёт потерю $2\ne0$; в среднем по перестановкам $2M\sum_i\sigma_i^2$. Речь о позициях карты признаков, а не о пикселях картинки.
+# **Кратко по-русски.** $A\mapsto A\Pi$, $\Pi\Pi^\top=I$, поэтому $G(A\Pi)=A\Pi\Pi^\top A^\top=G(A)$, и любая функция от $G$ не меняется. Контент: $A=(0,1)$, перестановка даёт значение функции потерь $2\ne0$; в среднем по перестановкам $2M\sum_i\sigma_i^2$. Речь о позициях карты признаков, а не о пикселях картинки.
 #
 # **Typical mistake.** To claim invariance to shuffling the pixels of the image: convolutions see neighbours, so the features change.
 #
@@ -2284,7 +2260,7 @@ exercise("11.D", mmd, cases_d)
 # %% [markdown]
 # ## Summary and references
 #
-# - Pixel distance weighs every pixel alone; a feature network compares neighbourhoods, and deeper layers forgive more.
+# - Pixel distance weighs every pixel alone; a feature network compares neighbourhoods; deeper layers forgive a shift, not blur or noise.
 # - Content loss: squared Euclidean distance of features at one layer, (11.3). Style loss: squared distance of Gram matrices, each divided by its own number of positions, (11.12).
 # - The Gram matrix is a sum over positions: positive semidefinite, additive, blind to any permutation; it is not a correlation.
 # - Stylisation minimises (11.15) over the pixels of $X$; nothing else changes. L-BFGS needs both tolerances off.
@@ -2303,3 +2279,7 @@ exercise("11.D", mmd, cases_d)
 # - I. Ustyuzhaninov, W. Brendel, L. Gatys, M. Bethge. [Texture synthesis using shallow convolutional networks with random filters](https://arxiv.org/abs/1606.00021). 2016.
 # - A. Mahendran, A. Vedaldi. [Understanding deep image representations by inverting them](https://arxiv.org/abs/1412.0035). CVPR 2015.
 # - K. Simonyan, A. Zisserman. [Very deep convolutional networks for large-scale image recognition](https://arxiv.org/abs/1409.1556). ICLR 2015.
+#
+# <!-- navigation -->
+# previous: [00 Start here](00_start_here.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [12 Image restoration](12_image_restoration.ipynb)
+# <!-- /navigation -->
