@@ -42,35 +42,29 @@
 #
 # | symbol | in code | shape, unit or range |
 # |---|---|---|
-# | $R$: triples $(u,i,r_{ui})$; $N=\lvert R\rvert$ | `ratings` | users $u$, items $i$: ids from 0 |
-# | $N_U,N_I$; $I_u$, $U_i$ | `n_users`, `n_items` | numbers of users, items; items rated by $u$, users who rated $i$ |
+# | $R$; $N$; $N_U$; $N_I$ | `ratings` | triples $(u,i,r_{ui})$; their number; number of users; of items |
+# | $u,\ i$ | `user`, `item` | a user, an item: ids from 0 |
+# | $I_u$, $U_i$ | – | items rated by $u$; users who rated $i$ |
 # | $r_{ui}$ | `relevance` | `(…, n)`, rating or relevance; relevant means $r_{ui}>0$ |
 # | $a_{ui}$ | `scores` | `(…, n)`, the model's score; $-\infty$: must not be shown |
-# | $\varepsilon_j$ | `error` | prediction minus rating, stars |
-# | $P,\ S$, $F_\beta$ | `P`, `S`, `f_beta` | precision, recall ($R$ is taken), their weighted mean, in $[0,1]$ |
-# | $\rho_i$ | – | rank of a score from the **bottom**, 1 is the lowest |
+# | $P,\ S$; $P@p$ | `P`, `S` | precision, recall ($R$ is taken), in $[0,1]$; precision of the first $p$ positions |
+# | $\operatorname{up}_i$ | `rank` | rank of a score from the **bottom**, 1 is the lowest |
 # | $n,\ k$ | `n`, `k` | candidates of a user; length of the list, $1\le k\le n$ |
 # | $p$, $r_{(p)}$ | `position` | position from the **top**, 1 is the best; relevance of the item there |
-# | $L_u,\ m=\lvert L_u\rvert$; $R_u(k)$ | `m` | relevant items of the user; the $k$ items shown |
-# | $g,\ d$ | `gain` | gain of a relevance; discount of a position |
-# | $h_k$ | `harmonic` | $1+\frac12+\dots+\frac1k$ |
-# | $t,\ c,\ b,\ j$ | `size`, `total`, `before`, `within + 1` | of a group of tied items: its size, its relevant items, the relevant items above it, place inside it |
-# | $z_p$ | `miss` | probability that the first $p$ positions hold no relevant item |
-# | $V_u$; $\pi$ | `shown`; `popularity` | items viewed before; a share (of users, of labels) |
-# | $q_i$ | `embeddings` | `(…, k, dim)`, vectors of the items shown |
-# | $x_i$, $x_{il}$; $\mathrm{var}_l$ | `features` | features of an item, its label $l$; sample variance of a label in the list |
-# | $\delta(y,B),\ C_{B,v}$ | `surprise`, `counts` | unexpectedness of a book $y$ for a reader of the books $B$; books in $B$ by author $v$ |
+# | $L_u,\ m$; $R_u(k)$ | `m` | relevant items of the user, their number; the $k$ items shown |
+# | $g(r),\ d(p)$ | `gain` | gain of a relevance; discount of a position |
+# | $H_k$ | `harmonic` | $1+\frac12+\dots+\frac1k$ |
+# | $t,\ c,\ h,\ j$ | `size`, `total`, `before`, `within + 1` | of a group of tied items: its size, its relevant items, the relevant items above it, place inside it |
+# | $V_p$ | `miss` | probability that the first $p$ positions hold no relevant item |
+# | $Z_u$; $\pi_i$ | `shown`; `popularity` | items viewed before; share of users who know item $i$ |
+# | $q_i$; $x_{il}$ | `embeddings`, `features` | `(…, k, dim)`, vectors of the items shown; feature $l$ of item $i$ |
+# | $\mathrm{unexp}(b,B),\ C_{B,y}$ | `surprise`, `counts` | unexpectedness of a book $b$ for a reader of the books $B$; books in $B$ by author $y$ |
 # | $\tau,\ \ell$ | `time`, `future_share` | time of an event, integer; share of (train, test) pairs that see the future |
-# | $w,\ \Delta_e$; $J,\ E$ | `w`, `deltas` | weights of $J$ metrics; their changes in experiment $e$ of $E$ |
-# | $M$, $f_e$, $F$, $w_0$, $\sigma$ | `M`, `f`, `F` | business metric, proxies, their centred table, intercept, noise of $M$ |
-# | $\gamma$, $\lambda_e$; $W(E,J)$ | `margin` | margin, weights of a mixture; chance that weights exist |
+# | $w,\ \Delta_e$ | `w`, `deltas` | weights of the metrics; their changes in experiment $e$ |
+# | $M$, $f_e$; $\gamma$, $\lambda_e$ | `M`, `f`; `margin` | business metric, proxies; margin, weights of a mixture |
 # | $s$ | `s` | sampled opponents |
 #
 # </details>
-#
-# <!-- navigation -->
-# previous: [16 Normalizing flows](16_normalizing_flows.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [42 Neighbours](42_neighbourhood.ipynb)
-# <!-- /navigation -->
 
 # %% tags=["hide-input"]
 import os, pathlib, subprocess, sys
@@ -502,13 +496,13 @@ exercise("41.B", tournament, [(x, sk.roc_auc_score(np.array(x[0]) > 0, x[1])) fo
 #
 # </details>
 #
-# All pairs cost $m(n-m)$. Ranks are cheaper. Let $\rho_i$ be the rank of item $i$ from the **bottom** (1 is
-# the lowest score, tied items get the mean of their ranks). Then
-# $\rho_i-\frac12=\#\{j:a_j<a_i\}+\frac12\#\{j:a_j=a_i\}$, the item itself included. Summed over $i\in L$
-# and split into opponents in $L$ and not in $L$, the part inside $L$ is $m^2/2$, because each of the $m^2$
-# ordered pairs counts with its reverse as one. Hence
+# All pairs cost $m(n-m)$. Ranks are cheaper. Let $\operatorname{up}_i$ be the rank of item $i$ from the
+# **bottom** (1 is the lowest score, tied items get the mean of their ranks). Then
+# $\operatorname{up}_i-\frac12=\#\{j:a_j<a_i\}+\frac12\#\{j:a_j=a_i\}$, the item itself included. Summed
+# over $i\in L$ and split into opponents in $L$ and not in $L$, the part inside $L$ is $m^2/2$, because each
+# of the $m^2$ ordered pairs counts with its reverse as one. Hence
 #
-# $$\mathrm{AUC}=\frac{\sum_{i\in L}\rho_i-\frac12m(m+1)}{m(n-m)}. \tag{41.7}$$
+# $$\mathrm{AUC}=\frac{\sum_{i\in L}\operatorname{up}_i-\frac12m(m+1)}{m(n-m)}. \tag{41.7}$$
 #
 # One gate for input, which all metrics share. A score of $-\infty$ means that the item **must not be
 # shown** (seen before, out of stock): it can never be a hit and is no opponent; if it is relevant, the list
@@ -592,7 +586,7 @@ plt.show()
 # Relevant is every item with $r>0$: stars need a threshold first (section 2), or a single star counts as a
 # hit. None of the three looks at the order inside the list. These do:
 #
-# $$\mathrm{AP@}k=\frac1{\min(k,m)}\sum_{p=1}^k[r_{(p)}>0]\,\mathrm{precision@}p,\qquad \mathrm{RR@}k=\max_{p\le k}\frac{[r_{(p)}>0]}{p}. \tag{41.10}$$
+# $$\mathrm{AP@}k=\frac1{\min(k,m)}\sum_{p=1}^k[r_{(p)}>0]\,P@p,\qquad \mathrm{RR@}k=\max_{p\le k}\frac{[r_{(p)}>0]}{p}. \tag{41.10}$$
 #
 # AP averages the precision at the positions of the relevant items: the area under the precision–recall
 # steps. RR is one over the position of the first relevant item. Their means over users are MAP and MRR.
@@ -848,9 +842,9 @@ for gain in ("exp", "linear"):                              # one user: 3, 2, 2,
 #
 # **AP.** Position $p$ is relevant with probability $\frac mn$; given that, each of the $p-1$ above is
 # relevant with probability $\frac{m-1}{n-1}$, so the precision at $p$ is on average
-# $\frac1p\big(1+(p-1)\frac{m-1}{n-1}\big)$. With $h_k=\sum_{p\le k}\frac1p$,
+# $\frac1p\big(1+(p-1)\frac{m-1}{n-1}\big)$. With $H_k=\sum_{p\le k}\frac1p$,
 #
-# $$\mathbb E\,\mathrm{AP@}k=\frac{m}{n\min(k,m)}\Big[h_k+\frac{m-1}{n-1}(k-h_k)\Big]. \tag{41.18}$$
+# $$\mathbb E\,\mathrm{AP@}k=\frac{m}{n\min(k,m)}\Big[H_k+\frac{m-1}{n-1}(k-H_k)\Big]. \tag{41.18}$$
 #
 # **DCG.** Every position holds the mean gain $\bar g=\frac1n\sum_ig(r_i)$ on average, and IDCG is fixed:
 #
@@ -956,24 +950,24 @@ print("its honest value:", round(random_dcg(lucky, 3) / dcg_loop(lucky, 3), 3))
 # %% [markdown]
 # The honest value is the **expectation over random orders of the tied items**. Inside a tied group of size
 # $t$ with $c$ relevant items every order is equally likely, so section 6 applies inside the group. Let
-# position $p$ be the $j$-th place of its group and $b$ the number of relevant items in better groups. Then
+# position $p$ be the $j$-th place of its group and $h$ the number of relevant items in better groups. Then
 #
 # $$\mathbb E\,g(r_{(p)})=\frac1t\sum_{i\in\text{group}}g(r_i), \tag{41.20}$$
-# $$\mathbb E\big([r_{(p)}>0]\,\mathrm{precision@}p\big)=\frac ct\cdot\frac1p\Big(b+1+(j-1)\frac{c-1}{t-1}\Big), \tag{41.21}$$
+# $$\mathbb E\big([r_{(p)}>0]\,P@p\big)=\frac ct\cdot\frac1p\Big(h+1+(j-1)\frac{c-1}{t-1}\Big), \tag{41.21}$$
 #
-# the second for the reason that gave eq. (41.18), with $b$ sure hits ahead. For the first hit, go down the
+# the second for the reason that gave eq. (41.18), with $h$ sure hits ahead. For the first hit, go down the
 # list. If no hit has come so far, the $t-(j-1)$ items of the group that are left contain all $c$ relevant
-# ones, so the next is one with probability $c/(t-j+1)$. The chance $z_p$ that the first $p$ positions hold
+# ones, so the next is one with probability $c/(t-j+1)$. The chance $V_p$ that the first $p$ positions hold
 # no hit is a product over the positions $o\le p$:
 #
-# $$z_p=\prod_{o\le p}\Big(1-\frac{c_o}{t_o-j_o+1}\Big),\quad \mathbb E\,\mathrm{hitrate@}k=1-z_k,\quad \mathbb E\,\mathrm{RR@}k=\sum_{p=1}^k\frac{z_{p-1}-z_p}{p}. \tag{41.22}$$
+# $$V_p=\prod_{o\le p}\Big(1-\frac{c_o}{t_o-j_o+1}\Big),\quad \mathbb E\,\mathrm{hitrate@}k=1-V_k,\quad \mathbb E\,\mathrm{RR@}k=\sum_{p=1}^k\frac{V_{p-1}-V_p}{p}. \tag{41.22}$$
 #
 # A group with $c>0$ that is used up contains a factor 0, so later groups contribute nothing. Without ties
 # ($t=1$) all of it is the plain definition.
 #
 # One function finds the groups. It sorts the top $k$ only; just the last group can go on below $k$, so that
 # one is counted over all $n$ items. Places filled by items at $-\infty$ stay empty: no gain. After it every
-# metric is a few lines; 0/0 is NaN, the honest answer. Hitrate and RR share the $z_p$ of (41.22); nDCG
+# metric is a few lines; 0/0 is NaN, the honest answer. Hitrate and RR share the $V_p$ of (41.22); nDCG
 # refuses negative relevance, because the ratio then leaves $[0,1]$.
 
 # %%
@@ -1027,7 +1021,7 @@ def average_precision_at_k(relevance, scores, k):
 
 # %%
 def no_hit_probability(relevance, scores, k):
-    """z_1, …, z_k of eq. (41.22). relevance, scores: (…, n), already checked -> (…, k)."""
+    """V_1, …, V_k of eq. (41.22). relevance, scores: (…, n), already checked -> (…, k)."""
     size, total, _, within = tie_groups((relevance > 0).double(), scores, k)
     return (1 - total / (size - within)).cumprod(-1)
 
@@ -1398,9 +1392,9 @@ print(f"AUC {roc_auc(late, falling):.3f}, nDCG@10 {ndcg_at_k(late, falling, 10):
 # on its own, so nothing keeps ten near-copies of the best item from filling the list; only a measure of the
 # whole list can see that.
 #
-# **Novelty**: the share of the items shown that were new to the user; with $V_u$ the items viewed so far,
+# **Novelty**: the share of the items shown that were new to the user; with $Z_u$ the items viewed so far,
 #
-# $$\mathrm{novelty@}k=\frac{\lvert R_u(k)\setminus V_u\rvert}k. \tag{41.24}$$
+# $$\mathrm{novelty@}k=\frac{\lvert R_u(k)\setminus Z_u\rvert}k. \tag{41.24}$$
 #
 # Logs know only what *we* showed; whether an item was known from elsewhere, people have to be asked (a
 # survey: "did you know it?"). A second reading asks how unusual an item is for everybody: its
@@ -1530,20 +1524,20 @@ check("41.26", "mean squared distance = twice the variance", 2 * metadata_varian
       [pdist(x, "sqeuclidean").mean() for x in host(features)], atol=1e-12)
 
 # %% [markdown]
-# **Serendipity**: an item the user did not expect *and* likes. For the first half, take a new book $y$ by
-# author $v$ and the set $B$ of books the user has rated. With $C_{B,v}$ the number of books by $v$ in $B$
-# and $C_B=\max_vC_{B,v}$,
+# **Serendipity**: an item the user did not expect *and* likes. For the first half, take a new book $b$ by
+# author $y$ and the set $B$ of books the user has rated. With $C_{B,y}$ the number of books by $y$ in $B$
+# and $C_B=\max_yC_{B,y}$,
 #
-# $$\delta(y,B)=\frac{1+C_B-C_{B,v}}{1+C_B}\in\Big[\frac1{1+C_B},\,1\Big]. \tag{41.27}$$
+# $$\mathrm{unexp}(b,B)=\frac{1+C_B-C_{B,y}}{1+C_B}\in\Big[\frac1{1+C_B},\,1\Big]. \tag{41.27}$$
 #
 # It is 1 for an author the user has never read and smallest for the favourite author. The second half
 # multiplies by relevance:
 #
-# $$\mathrm{serendipity@}k=\frac1k\sum_{y\in R_u(k)}[r_{uy}>0]\,\delta(y,B). \tag{41.28}$$
+# $$\mathrm{serendipity@}k=\frac1k\sum_{b\in R_u(k)}[r_{ub}>0]\,\mathrm{unexp}(b,B). \tag{41.28}$$
 
 # %%
 def surprise(author, counts):
-    """δ(y, B), eq. (41.27). author: (…, k) ids (-1: NaN); counts: (…, n_authors) -> (…, k)."""
+    """unexp(b, B), eq. (41.27). author: (…, k) ids (-1: NaN); counts: (…, n_authors) -> (…, k)."""
     counts = finite(counts, "counts")
     author, real = listed_ids(author, counts.shape[-1])
     most = counts.max(-1, keepdim=True).values
@@ -2422,8 +2416,8 @@ check("41.13", "E30: nDCG .908 with the linear, .835 with the exponential gain",
 #
 # ### E31 · "similarity" and "serendipity"
 #
-# The notes call $\delta(y,B)$ the similarity of $y$ and $B$, and serendipity. With five, two and no books
-# by three authors, $C_B=5$:
+# The notes call $\mathrm{unexp}(b,B)$ the similarity of $b$ and $B$, and serendipity. With five, two and no
+# books by three authors, $C_B=5$:
 
 # %%
 fans = torch.tensor([5, 2, 0])
@@ -2436,8 +2430,8 @@ print("read with C_B as the size of B, the favourite author would get",
       round((1 + 7 - 5) / (1 + 7), 3))
 
 # %% [markdown]
-# Right: $\delta$ is a **dis**similarity, the unexpected half; serendipity is unexpected **and** relevant,
-# eq. (41.28).
+# Right: $\mathrm{unexp}(b,B)$ is a **dis**similarity, the unexpected half; serendipity is unexpected
+# **and** relevant, eq. (41.28).
 #
 # ### Misprints
 #
@@ -2445,7 +2439,7 @@ print("read with C_B as the size of B, the favourite author would get",
 # |---|---|---|
 # | E70 | hitrate $=\lvert R\cap L\rvert\ne\varnothing$ | $[R\cap L\ne\varnothing]$ in Iverson brackets: a number never equals a set, so as printed every list is a hit (41.8) |
 # | E71 | DCG@k $=g(r_{ui_1})\times d(p)$, one product with an undefined $p$ | the sum $\sum_{p=1}^kg(r_{(p)})\,d(p)$ (41.11): for $(3,2,1,0)$ 4.76, the first term alone is 3 |
-# | E72 | $S_B$ in the definition, $C_B$ in the formula; "$b$: a new" | one symbol, $C_B=\max_vC_{B,v}$ (41.27); a new **book**. Read as the size of $B$ it gives other values (printed above) |
+# | E72 | $S_B$ in the definition, $C_B$ in the formula; "$b$: a new" | one symbol, $C_B=\max_yC_{B,y}$ (41.27); a new **book**. Read as the size of $B$ it gives other values (printed above) |
 #
 # ## What it costs
 #
@@ -2589,12 +2583,13 @@ break_it()
 # cancels, the gain does not. A user without relevant items has IDCG = 0: undefined; leave them out and
 # report how many there are.
 #
-# *Beyond accuracy.* Novelty $\lvert R_u(k)\setminus V_u\rvert/k$, $V_u$ what the user has viewed before
+# *Beyond accuracy.* Novelty $\lvert R_u(k)\setminus Z_u\rvert/k$, $Z_u$ what the user has viewed before
 # (better: ask people). Diversity $\frac2{k(k-1)}\sum_{i<j}\operatorname{dist}(q_i,q_j)$: items are scored
 # independently, so near-copies may fill a list. Serendipity
-# $\frac1k\sum_{y\in R_u(k)}[r_{uy}>0]\,\delta(y,B)$ with $\delta(y,B)=\frac{1+C_B-C_{B,v}}{1+C_B}$:
-# unexpected (few items $C_{B,v}$ of the same author $v$ among the items $B$ of the user,
-# $C_B=\max_vC_{B,v}$) and relevant. Measure offline on a split by time, online by an A/B test.
+# $\frac1k\sum_{b\in R_u(k)}[r_{ub}>0]\,\mathrm{unexp}(b,B)$ with
+# $\mathrm{unexp}(b,B)=\frac{1+C_B-C_{B,y}}{1+C_B}$: unexpected (few items $C_{B,y}$ of the same author $y$
+# among the items $B$ of the user, $C_B=\max_yC_{B,y}$) and relevant. Measure offline on a split by time,
+# online by an A/B test.
 #
 # **Ответ по-русски.** *Числа.* По $N$ отложенным рейтингам с ошибками $\varepsilon_j$ (предсказание минус
 # рейтинг): $\mathrm{MSE}=\frac1N\sum_j\varepsilon_j^2$, $\mathrm{RMSE}=\sqrt{\mathrm{MSE}}$,
@@ -2623,12 +2618,12 @@ break_it()
 # логарифма сокращается, выбор $g$ — нет. Если релевантных объектов нет, IDCG = 0 и nDCG не определена:
 # таких пользователей исключают и указывают их число.
 #
-# *Кроме точности.* Новизна $\lvert R_u(k)\setminus V_u\rvert/k$, где $V_u$ — уже просмотренное (надёжнее —
+# *Кроме точности.* Новизна $\lvert R_u(k)\setminus Z_u\rvert/k$, где $Z_u$ — уже просмотренное (надёжнее —
 # опросы). Разнообразие $\frac2{k(k-1)}\sum_{i<j}\operatorname{dist}(q_i,q_j)$ — среднее расстояние между
 # векторами объектов списка: объекты оцениваются независимо, и список может заполниться почти одинаковыми.
-# Приятная неожиданность (serendipity) $\frac1k\sum_{y\in R_u(k)}[r_{uy}>0]\,\delta(y,B)$,
-# $\delta(y,B)=\frac{1+C_B-C_{B,v}}{1+C_B}$: объект неожиданный (среди объектов $B$ пользователя мало
-# объектов того же автора $v$: $C_{B,v}$ против $C_B=\max_vC_{B,v}$) и при этом понравившийся.
+# Приятная неожиданность (serendipity) $\frac1k\sum_{b\in R_u(k)}[r_{ub}>0]\,\mathrm{unexp}(b,B)$,
+# $\mathrm{unexp}(b,B)=\frac{1+C_B-C_{B,y}}{1+C_B}$: объект неожиданный (среди объектов $B$ пользователя
+# мало объектов того же автора $y$: $C_{B,y}$ против $C_B=\max_yC_{B,y}$) и при этом понравившийся.
 #
 # **Typical mistake.** Taking the ideal list from the $k$ shown items only: then any list sorted well inside
 # itself gets 1. And sorting by increasing score (E29).
@@ -2778,7 +2773,3 @@ break_it()
 #   Mathematica Scandinavica 11.
 # - Harper, Konstan (2015). [The MovieLens datasets: history and context](https://doi.org/10.1145/2827872).
 #   ACM TiiS 5(4).
-#
-# <!-- navigation -->
-# previous: [16 Normalizing flows](16_normalizing_flows.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [42 Neighbours](42_neighbourhood.ipynb)
-# <!-- /navigation -->
