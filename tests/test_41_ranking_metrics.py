@@ -353,3 +353,27 @@ def test_the_right_formulas_pass_the_same_slices():
 
 def test_every_equation_has_a_wrong_variant():
     assert {eq for *_, eq in MUTANTS} == set(BOOK.tags)
+
+
+def test_top_lists_never_shows_what_must_not_be_shown_and_breaks_ties_at_every_scale(nb):
+    assert nb["top_lists"](d(1, -INF, 3, -INF)[None], 3).tolist() == [[2, 0, -1]]
+    for size in (1e-12, 1.0, 1e12):
+        lists = nb["top_lists"](torch.full((4000, 8), size, dtype=torch.float64), 2)
+        z = (torch.bincount(lists.flatten(), minlength=8) - 1000) / math.sqrt(4000 * 0.25 * 0.75)
+        assert z.abs().max() < 4
+        assert nb["top_lists"](size * torch.arange(5.0).double()[None], 2).tolist() == [[4, 3]]
+    with pytest.raises(ValueError, match="-inf"):
+        nb["top_lists"](d(1, NAN)[None], 1)
+
+
+def test_splits_of_arrays_of_nothing_and_without_times(nb):
+    arrays = Ratings(np.array([0, 0, 1]), np.arange(3), np.ones(3), np.array([1, 2, 3]), 4, 3)
+    assert nb["leave_one_out"](arrays)[1].item.tolist() == [1] and nb["time_split"](arrays, 0.5)[1].item.tolist() == [1, 2]
+    assert float(nb["future_share"](arrays, arrays)) == 0.5
+    none, unknown = log_of([0, 0], [1, 2])[:0], log_of([0, 0], [1.0, NAN])
+    for bad in (none, unknown):
+        for split in (lambda r: nb["time_split"](r, 0.5), lambda r: nb["event_split"](r, 0.5), nb["leave_one_out"], lambda r: nb["random_split"](r, 0.5, 0)):
+            with pytest.raises(ValueError, match="known times"):
+                split(bad)
+    with pytest.raises(ValueError, match="negative"):
+        nb["surprise"]([0], [-1, 2])

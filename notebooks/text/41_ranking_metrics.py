@@ -65,6 +65,10 @@
 # | $s$ | `s` | sampled opponents |
 #
 # </details>
+#
+# <!-- navigation -->
+# previous: [16 Normalizing flows](16_normalizing_flows.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [42 Neighbours](42_neighbourhood.ipynb)
+# <!-- /navigation -->
 
 # %% tags=["hide-input"]
 import os, pathlib, subprocess, sys
@@ -1539,6 +1543,8 @@ check("41.26", "mean squared distance = twice the variance", 2 * metadata_varian
 def surprise(author, counts):
     """unexp(b, B), eq. (41.27). author: (…, k) ids (-1: NaN); counts: (…, n_authors) -> (…, k)."""
     counts = finite(counts, "counts")
+    if (counts < 0).any():
+        raise ValueError("counts of books must not be negative: give how many the user has rated")
     author, real = listed_ids(author, counts.shape[-1])
     most = counts.max(-1, keepdim=True).values
     value = (1 + most - counts.gather(-1, author.clamp(min=0))) / (1 + most)
@@ -1686,12 +1692,22 @@ def checked_fraction(fraction):
     return fraction
 
 
+def history(ratings):
+    """The ratings as tensors; ValueError if there are none or a time is NaN."""
+    user, item, value, time = (as_tensor(x) for x in (ratings.user, ratings.item, ratings.value,
+                                                      ratings.time))
+    if len(user) == 0 or time.isnan().any():
+        raise ValueError("a split needs ratings with known times: there are none, or some are NaN")
+    return data.Ratings(user, item, value, time, ratings.n_users, ratings.n_items)
+
+# %%
 def time_split(ratings, fraction):
     """(train, test) at one moment: about the first `fraction` of the ratings train.
 
     max(train time) < min(test time): ratings at the moment of the cut all go to test.
     ValueError unless 0 < fraction < 1 and some rating is older than the cut.
     """
+    ratings = history(ratings)
     cut = ratings.time.sort().values[int(checked_fraction(fraction) * len(ratings))]
     train = ratings.time < cut
     if not train.any():
@@ -1715,6 +1731,7 @@ def position_in_history(ratings):
 
 def leave_one_out(ratings):
     """(train, test): test is the last rating of every user who has two (equal times: last row)."""
+    ratings = history(ratings)
     position, length = position_in_history(ratings)
     last = (position == length - 1) & (length > 1)
     return ratings[~last], ratings[last]
@@ -1725,6 +1742,7 @@ def event_split(ratings, fraction):
 
     ValueError unless 0 < fraction < 1. (0.07 * 100 is 7.000000000000001, still seven ratings.)
     """
+    ratings = history(ratings)
     position, length = position_in_history(ratings)
     train = position < torch.ceil(checked_fraction(fraction) * length.double() - 1e-9)
     return ratings[train], ratings[~train]
@@ -1732,6 +1750,7 @@ def event_split(ratings, fraction):
 
 def random_split(ratings, fraction, seed):
     """(train, test): a random `fraction` (in (0, 1), else ValueError), rounded down, trains."""
+    ratings = history(ratings)
     n_train = int(checked_fraction(fraction) * len(ratings) + 1e-9)
     train = uniform(len(ratings), seed=seed).argsort().argsort() < n_train
     train = train.to(ratings.user.device)
@@ -1766,6 +1785,7 @@ def future_share(train, test):
     """Share of (train, test) pairs with the training rating in the future, eq. (41.30)."""
     if not len(train) or not len(test):
         raise ValueError("a share needs training and test ratings: this split has none on one side")
+    train, test = history(train), history(test)
     times, at = train.time.sort().values, test.time.contiguous()
     below, upto = torch.searchsorted(times, at), torch.searchsorted(times, at, right=True)
     return 1 - (below + upto).double().mean() / (2 * len(times))
@@ -1880,8 +1900,8 @@ def past_only(train, user, time):
 # %% [markdown]
 # Taking the future away also leaves less to learn from. So there is a third bar: the future stays, but the
 # events of the other users are thinned at random to as many as the past has. And what would happen in
-# production, with a model retrained eight times, is the rolling split: each model predicts the next tenth
-# of the period, known users and users without history apart.
+# production, with a model retrained 24 times, is the rolling split: each model predicts the next thirtieth
+# of the period (less than the trend's window), known users and users without history apart.
 
 # %%
 def thinned(train, user, time):
@@ -1917,7 +1937,7 @@ def _one_shop(shop):
     return result
 
 
-starts = [int(t) for t in np.linspace(0.2, 1.0, 9) * 1e6]
+starts = [int(t) for t in np.linspace(0.2, 1.0, 25) * 1e6]
 shops = [shop_log(SHOP_USERS, SHOP_ITEMS, SHOP_EVENTS, seed=15 + k).to(device)
          for k in range(SHOP_SEEDS)]
 hits = pd.DataFrame([pd.Series(_one_shop(shop)) for shop in progress(shops, desc="shops")])
@@ -2124,7 +2144,7 @@ def degradation_weights(deltas):
 # %% tags=["hide-input"]
 # two judges: a fine grid of weights for two metrics, the right side of (41.34) for five
 def mixture_norm(deltas):
-    """Right side of eq. (41.35): the least 1-norm of a mixed change. deltas: (E, J) -> float."""
+    """Right side of eq. (41.34): the least 1-norm of a mixed change. deltas: (E, J) -> float."""
     D = host(deltas).T  # (J, E); unknowns: lambda (E,) and t (J,) >= |D lambda|
     J, E = D.shape
     found = linprog(c=[0.0] * E + [1.0] * J, b_ub=np.zeros(2 * J), bounds=(0, None),
@@ -2156,7 +2176,7 @@ ax.annotate("$w$", xy=(0, 0), xytext=w_two.tolist(), arrowprops={"arrowstyle": "
 ax.axline((0, 0), (float(w_two[1]), -float(w_two[0])), ls="--", color="grey",
           label=r"$w^\top\Delta=0$")
 ax.set(xlabel="change of metric 1", ylabel="change of metric 2", xlim=(-2.4, 1.6), ylim=(-1.4, 1.6))
-ax.legend(loc="lower left")
+ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %% [markdown]
@@ -2214,8 +2234,17 @@ print(f"eight changes that are two, measured four times each: weights in "
 
 # %%
 def top_lists(scores, k):
-    """Ids of the k best, ties in random order. scores: (users, n), gaps over 1e-9 -> (users, k)."""
-    return (scores + 1e-9 * uniform(*scores.shape, seed=34)).topk(k, dim=-1).indices
+    """Ids of the k best, ties in random order. scores: (users, n) -> (users, k).
+
+    -1 where only items at -inf are left. ValueError for NaN.
+    """
+    scores = as_tensor(scores).double()
+    if scores.isnan().any():
+        raise ValueError("scores contain NaN: give -inf to items that must not be shown")
+    mixed = uniform(*scores.shape, seed=34).argsort(-1).to(scores.device)  # a stable sort keeps it
+    best = scores.gather(-1, mixed).argsort(dim=-1, descending=True, stable=True)[..., :k]
+    ids = mixed.gather(-1, best)
+    return ids.masked_fill(scores.gather(-1, ids) == -math.inf, -1)
 
 
 def report(scores, relevance, k=10):
@@ -2773,3 +2802,7 @@ break_it()
 #   Mathematica Scandinavica 11.
 # - Harper, Konstan (2015). [The MovieLens datasets: history and context](https://doi.org/10.1145/2827872).
 #   ACM TiiS 5(4).
+#
+# <!-- navigation -->
+# previous: [16 Normalizing flows](16_normalizing_flows.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [42 Neighbours](42_neighbourhood.ipynb)
+# <!-- /navigation -->

@@ -30,6 +30,10 @@
 # for section 9.
 #
 # **Time** 40 s on 2 CPU cores · **Memory** 0.9 GB · **Data** 20,000 bundled ratings (in full: MovieLens 100K) · **Exam questions** 16, 58
+#
+# <!-- navigation -->
+# previous: [41 Ranking metrics](41_ranking_metrics.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [43 Latent factors](43_latent_factors.ipynb)
+# <!-- /navigation -->
 
 # %% [markdown]
 # ## Notation
@@ -2465,3 +2469,7 @@ exercise("42.D", predict_z, [z_case(u, i) for u, i in ((0, 0), (5, 3), (12, 7), 
 # * N. Hug (2020). [Surprise: a Python library for recommender systems](https://doi.org/10.21105/joss.02174).
 #   JOSS 5(52). The table in its README (five folds of MovieLens 100K: k-NN 0.98, centred k-NN 0.951, k-NN on
 #   a baseline 0.931) is what to compare a full run with.
+#
+# <!-- navigation -->
+# previous: [41 Ranking metrics](41_ranking_metrics.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [43 Latent factors](43_latent_factors.ipynb)
+# <!-- /navigation -->
