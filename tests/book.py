@@ -13,6 +13,7 @@ import jupytext
 import nbformat
 
 from tools import program
+from tools.breaking import Workbench
 
 ROOT = Path(__file__).resolve().parents[1]
 IGNORE = "nbval-ignore-output"
@@ -112,6 +113,41 @@ class Book:
         for cell in twin.code:
             cell.source = cell.source.replace(old, new)
         return twin
+
+    @cached_property
+    def bench(self):
+        """The page after a run of its checks, on which changes can be tried; torch's default type goes with it."""
+        space, _ = self.run(self.needed([node for _, node in self.checks]))
+        return Workbench(self.statements, space, limit=60)
+
+    def notices(self, old, new, eq):
+        """Does a check of equation eq fail (or stop) when `old` is replaced by `new` in the code? Raises AssertionError if it fails unchanged.
+
+        A change inside one function is tried on the state that the page left (fast); any other on a slice from the start.
+        """
+        twin = self.with_source(old, new)
+        changed = [(a, b) for a, b in zip(self.statements, twin.statements) if ast.dump(a) != ast.dump(b)]
+        if len(changed) == 1 and program.is_definition(changed[0][0]) and changed[0][0].name == changed[0][1].name:
+            (before, after), = changed
+            targets = [node for number, node in self.checks if number == eq]
+            chosen = program.affected(self.statements, before.name, targets)
+            if any(node in chosen for node in targets) and not self._fails(chosen, before, targets):
+                return self._fails(chosen, after, targets)
+        try:
+            twin.run(twin.needed([node for number, node in twin.checks if number == eq]))
+        except (AssertionError, ValueError, RuntimeError):
+            return True
+        return False
+
+    def _fails(self, chosen, definition, targets):
+        import torch
+
+        space, before = self.bench.namespace, torch.get_default_dtype()
+        torch.set_default_dtype(space["__default_dtype__"])
+        try:
+            return any(fate for node, _, fate in self.bench._execute(chosen, {definition.name: definition}) if node in targets)
+        finally:
+            torch.set_default_dtype(before)
 
 
 def books():

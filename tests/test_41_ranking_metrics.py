@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import CheckFailed
 from helpers.data import Ratings
 from tests.book import book
 
@@ -339,10 +338,7 @@ MUTANTS = [
 @pytest.mark.parametrize("old, new, eq", MUTANTS, ids=[f"{eq}-{k}" for k, (*_, eq) in enumerate(MUTANTS)])
 def test_a_wrong_formula_fails_its_own_check(old, new, eq):
     """The checks of equation `eq`, with what they depend on and nothing else, must refuse the wrong variant."""
-    broken = BOOK.with_source(old, new)
-    targets = [node for number, node in broken.checks if number == eq]
-    with pytest.raises(CheckFailed):
-        broken.run(broken.needed(targets))
+    assert BOOK.notices(old, new, eq)
 
 
 def test_the_right_formulas_pass_the_same_slices():

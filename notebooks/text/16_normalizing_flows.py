@@ -1579,8 +1579,8 @@ claim("all are between 0 and 8 bits (guessing)", list(ours.values()), above=0, b
 #
 # In the default run (two layers, few digits, few epochs) the MAF does not have the time to leave the full normal far behind: a closed-form
 # covariance is a strong baseline. The large run (5 layers of 512 units, 30 epochs on 4,500 of the bundled digits, all 10,000 test digits) gave
-# <!--full:16.normal_bits-->2.076<!--/full--> bits per dim for the full normal, <!--full:16.maf_bits-->1.886 ± 0.004<!--/full--> for the MAF with fresh noise and
-# <!--full:16.maf_once_bits-->2.19<!--/full--> with noise drawn once. So that the MAF reaches the published figure with a tenth of the digits is **not** the same result in
+# <!--full:16.normal_bits-->2.076 ± 0.003<!--/full--> bits per dim for the full normal, <!--full:16.maf_bits-->1.888 ± 0.004<!--/full--> for the MAF with fresh noise and
+# <!--full:16.maf_once_bits-->2.255 ± 0.004<!--/full--> with noise drawn once. So that the MAF reaches the published figure with a tenth of the digits is **not** the same result in
 # fewer data: the paper drew the noise once, and under its protocol our net stays behind even the normal. Fresh noise works like extra data; a density of
 # pixels is to a large part a density of noise on black ground.
 #
