@@ -136,8 +136,9 @@ def a_function_is_broken_and_mended(page):
     which, what = (page.locator(".widget-dropdown select").nth(k) for k in (0, 1))
     which.scroll_into_view_if_needed()
     which.select_option(label="solve_user")
-    page.wait_for_function("() => document.querySelectorAll('.widget-dropdown select')[1].innerText.includes('lam * torch.eye')", timeout=120_000)
-    options = what.locator("option").all_inner_texts()
+    page.wait_for_function("() => Array.from(document.querySelectorAll('.widget-dropdown select')[1].options).some("
+                           "o => o.text.includes('lam * torch.eye'))", timeout=120_000)
+    options = what.locator("option").all_text_contents()
     what.select_option(label=next(o for o in options if "* → /" in o and "lam * torch.eye" in o))
     page.click('button:text-is("break")')
     page.wait_for_selector("text=/\\d+ of \\d+ checks noticed/", timeout=90_000)

@@ -121,7 +121,7 @@ def test_cells_are_short(book):
     lengths = sorted(len(c.source.splitlines()) for c in book.code)
     assert lengths[-1] <= 30
     assert lengths[int(0.9 * (len(lengths) - 1))] <= 20
-    assert statistics.median(lengths) <= (6 if book.number in FIRST else 7)
+    assert statistics.median(lengths) <= 7
     assert [line for c in book.code for line in c.source.splitlines() if len(line) > 100] == []
 
 

@@ -252,10 +252,10 @@ check("11.2", "random weights have variance 2 / fan_in, within 2 % (5 standard e
 calibration = torch.stack([photo(name, 128) for name in
                            ("admiral", "astronaut", "grass", "motorcycle", "retina", "temple")])
 net, random_net = (feature_net(kind).to(device) for kind in (FEATURES, "random"))
-toy_before = {layer: f.clone() for layer, f in toy_net(toy_image.to(device)).items()}
+toy_before = {layer: f.detach() for layer, f in toy_net(toy_image.to(device)).items()}
 toy_net.calibrate(torch.rand(2, 3, 16, 16, generator=rng(0)).double().to(device))
 toy_after = toy_net(toy_image.to(device))
-toy_ratio = [(toy_after[layer] / f)[f > 1e-6] for layer, f in toy_before.items()]
+toy_ratio = [(toy_after[layer].detach() / f)[f > 1e-6] for layer, f in toy_before.items()]
 claim("calibration multiplies each layer by one number",
       max(float(r.max() / r.min()) for r in toy_ratio), 1.0, atol=1e-6)
 scaled = [net(calibration)[layer].mean().item() for layer in LAYERS]
@@ -403,6 +403,14 @@ check("11.4", "the gradient by pixels is the transposed Jacobian times 2(A - B)"
 # %%
 WALL = 1e4              # weight of the wall for pictures
 
+
+def checked_descent(steps, lr, wall, optimiser):
+    """ValueError unless steps >= 1 (int), lr > 0, wall >= 0 and the optimiser is a known one."""
+    if optimiser not in ("lbfgs", "adam", "sgd"):
+        raise ValueError(f'optimiser must be "lbfgs", "adam" or "sgd", got {optimiser!r}')
+    if not (isinstance(steps, int) and steps >= 1 and math.isfinite(lr) and lr > 0 and wall >= 0):
+        raise ValueError(f"need steps >= 1 (int), lr > 0, wall >= 0; got {steps!r}, {lr}, {wall}")
+
 # %%
 def optimise_pixels(loss, start, steps, optimiser="lbfgs", lr=0.02, wall=0.0):
     """Minimise loss(x) + wall * |what of x lies outside [0, 1]|² from `start`, eq. (11.5).
@@ -411,18 +419,14 @@ def optimise_pixels(loss, start, steps, optimiser="lbfgs", lr=0.02, wall=0.0):
     size of the last two. Returns the last x and the list of values, one per evaluation. With a wall
     x is clipped, and the last value of the list is the loss of what is returned.
     """
-    if not (isinstance(steps, int) and steps >= 1 and math.isfinite(lr) and lr > 0 and wall >= 0):
-        raise ValueError(f"need steps >= 1 (int), lr > 0, wall >= 0; got {steps!r}, {lr}, {wall}")
-    x = start.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
-    losses = []
+    checked_descent(steps, lr, wall, optimiser)
+    x, losses = start.detach().clone(memory_format=torch.contiguous_format).requires_grad_(), []
     if optimiser == "lbfgs":
         method = torch.optim.LBFGS([x], max_iter=steps, max_eval=steps, history_size=20,
                                    tolerance_grad=0, tolerance_change=0,
                                    line_search_fn="strong_wolfe")
-    elif optimiser in ("adam", "sgd"):
-        method = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimiser]([x], lr=lr)
     else:
-        raise ValueError(f'optimiser must be "lbfgs", "adam" or "sgd", got {optimiser!r}')
+        method = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimiser]([x], lr=lr)
 
     def closure():
         method.zero_grad()
@@ -430,7 +434,6 @@ def optimise_pixels(loss, start, steps, optimiser="lbfgs", lr=0.02, wall=0.0):
         value.backward()
         losses.append(value.item())
         return value
-
     for _ in range(1 if optimiser == "lbfgs" else steps):
         method.step(closure)
     if not torch.isfinite(x).all():
@@ -801,7 +804,7 @@ check("11.14", "each layer with its own weight", total_style_loss(feats_a, feats
 
 # %%
 def synthesise(net, style, weights, start, steps):
-    """Texture in the style of an image: minimise (11.14) from start. Image; losses, its own last."""
+    """Texture in a style: minimise (11.14) from start. Returns image; losses, its own the last."""
     target = {layer: f.detach() for layer, f in net(style).items()}
     loss = lambda x: 1e5 * total_style_loss(net(x), target, weights)
     return optimise_pixels(loss, start, steps, wall=WALL)
@@ -988,7 +991,8 @@ def stylize(content, style, net=None, *, alpha=1.0, beta=None, weights=None, tv=
     start: "content", "noise" or an image. history: list that receives the losses, the last one that
     of the returned image. ValueError for bad images, names, numbers; sizes may differ.
     """
-    content, style = checked_image(content, "content"), checked_image(style, "style").to(content)
+    content = checked_image(content, "content")
+    style = checked_image(style, "style").to(content)
     net = feature_net("bundled").to(content) if net is None else net
     content, style = content.to(net.mean), style.to(net.mean)
     beta = STRENGTH * content[0].numel() if beta is None else beta

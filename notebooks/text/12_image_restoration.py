@@ -631,7 +631,7 @@ def as_rgb(x):
         raise ValueError("expected float images (N, 3, H, W), or (N, 1, H, W) for grey ones, "
                          f"got {tuple(x.shape)} {x.dtype}")
     if not ((x - 0.5).abs() <= 10).all():
-        raise ValueError("values must be finite and about 0..1 (noise may leave it by a few units): "
+        raise ValueError("values must be finite and about 0..1 (noise may leave it a little): "
                          "divide 8-bit images by 255")
     return x.expand(-1, 3, -1, -1)
 
@@ -899,7 +899,8 @@ slope_3 = (mean_absolute_error(3.001) - mean_absolute_error(2.999)) / 0.002
 
 # %%
 check("12.11", "a skewed law: at the minimiser F is one half", law.cdf(best_a), 0.5, atol=1e-5)
-check("12.11", "the derivative at 3 is P(y < 3) - P(y > 3)", slope_3, 2 * law.cdf(3.0) - 1, atol=1e-5)
+check("12.11", "the derivative at 3 is P(y < 3) - P(y > 3)", slope_3, 2 * law.cdf(3.0) - 1,
+      atol=1e-5)
 for w in (0.7, 0.4):
     likely = STRIPES[0 if w > 0.5 else 1]
     check("12.11", f"w = {w}: brute force finds the likelier picture", numeric_minimum(w, 1),
@@ -1041,8 +1042,8 @@ def with_pixels(net, y, generator=None):
     return perceptual_sr_loss(net, y, pixels=PIXEL_WEIGHT)
 
 
-sharp_net, mixed_net = (fit(copy.deepcopy(mse_net), loss, patches, STEPS_PERCEPTUAL, LR / 2, rng(16),
-                            batch=8) for loss in (perceptual_sr_loss, with_pixels))
+sharp_net, mixed_net = (fit(copy.deepcopy(mse_net), loss, patches, STEPS_PERCEPTUAL, LR / 2,
+                            rng(16), batch=8) for loss in (perceptual_sr_loss, with_pixels))
 restored["perceptual net"] = restore(sharp_net, small)
 restored["perceptual + pixels"] = restore(mixed_net, small)
 
@@ -1373,8 +1374,8 @@ refused(masked_loss, y_7, out_4[..., :4], m_toy)
 def window_fill(x, m):
     """Missing pixels = mean of the known ones in the smallest window (side 3, 5, 9, …) with any.
 
-    x (N, C, H, W), m (N, 1, H, W) of 0 and 1; missing pixels may hold anything, NaN too. ValueError:
-    see require_mask.
+    x (N, C, H, W), m (N, 1, H, W) of 0 and 1; missing pixels may hold anything, NaN too.
+    ValueError: see require_mask.
     """
     m = require_mask(m, x)
     out, todo, r = torch.where(m == 1, x, 0), m == 0, 1
@@ -2048,8 +2049,8 @@ check("12.10", "in expected MSE a true picture is twice as bad as the flat grey 
 
 # %%
 spread = {name: (p.max() - p.min()).item() for name, p in profiles.items()}
-claim("the grid: its phases differ more than twice as much as the truth's", spread["perceptual net"],
-      above=2 * spread["truth"] + 0.05, trivial=spread["truth"])
+claim("the grid: its phases differ more than twice as much as the truth's",
+      spread["perceptual net"], above=2 * spread["truth"] + 0.05, trivial=spread["truth"])
 
 # %% [markdown]
 # Right: the perceptual loss asks for features that look real, many images have them, and $x$ does not decide between those; what is chosen is plausible, not true (12.12). The grid is an artefact of its own. A pixel term in the loss brings PSNR and features nearer in the same number of steps (section 6), but it does not make the profile of the grid flat: see the figure there.

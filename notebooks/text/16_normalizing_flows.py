@@ -461,7 +461,7 @@ class ActNorm(nn.Module):
     @torch.no_grad()
     def initialize(self, x):
         """Set b and sigma so that x (B, d) comes out with mean 0, deviation 1 (a constant
-        component: 0, its sigma stays 1). Returns the layer. ValueError for no points, NaN or infinity."""
+        component: 0, its sigma stays 1). Returns the layer. ValueError: no points, NaN."""
         check_last_dim(x, self.d)
         if x.ndim != 2 or len(x) == 0 or not torch.isfinite(x).all():
             raise ValueError(f"initialize needs finite points (B, {self.d}), at least one, "
