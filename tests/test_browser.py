@@ -79,7 +79,6 @@ def test_a_reader_runs_all_cells_and_drags_the_sliders(lab):
         assert page.locator("mjx-merror").count() == 0, "a formula that MathJax cannot read"
 
         every_slider_can_be_dragged(page)
-        assert page.locator('button:text-is("break")').count() == 1 and page.locator('button:text-is("mend")').count() == 1
         shots = os.environ.get("COURSE_SCREENSHOTS")
         if shots:
             page.screenshot(path=f"{shots}/broken.png")
