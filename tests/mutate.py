@@ -1,8 +1,8 @@
 """Break every function of a notebook, one place at a time, and see a check or a test fail: `make mutate NB=43 [ARGS="-k als"]`.
 
 Each change of tools/breaking.py is tried in three steps, the fastest first: the checks that the function reaches, on a copy of the
-page's state; then the page's slice from the start; then the notebook's own tests (tests/test_43_*.py). What all three leave alone is
-a survivor: an equivalent change (tests/equivalents.yaml holds those that a person has confirmed, with the reason), or a gap.
+page's state; then the notebook's own tests (tests/test_43_*.py); then, where the first step could not judge every check, the page's
+slice from the start. What all three leave alone is a survivor: an equivalent change (tests/equivalents.yaml holds those that a person has confirmed, with the reason), or a gap.
 Results go to build/mutants/NB.jsonl line by line: a sweep that was stopped goes on where it was. Changed code is tried anew.
 """
 
@@ -12,11 +12,13 @@ import hashlib
 import json
 import multiprocessing
 import os
-import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
@@ -68,8 +70,8 @@ def from_the_start(notebook, node, twin):
     notebook.run([twin if n is node else n for n in notebook.needed(proofs)])
 
 
-def by_the_tests(notebook, node, twin, seconds):
-    """Which of the notebook's own tests fails with the changed function, or None. The change travels as text."""
+def by_the_tests(notebook, node, twin):
+    """Which of the notebook's own tests fails with the changed function, or None. For a forked process: the change travels as text."""
     cell = next(c for c in notebook.code if any(ast.dump(n) == ast.dump(node) for n in ast.parse(c.source).body))
     old = next(n for n in ast.parse(cell.source).body if ast.dump(n) == ast.dump(node))
     first = min([old.lineno, *(d.lineno for d in old.decorator_list)]) - 1
@@ -77,23 +79,20 @@ def by_the_tests(notebook, node, twin, seconds):
     broken = "\n".join([*lines[:first], ast.unparse(twin), *lines[old.end_lineno:]])
     text = notebook.text.read_text(encoding="utf-8")
     assert text.count(cell.source) == 1
-    target = ROOT / "build/mutants" / f"{os.getpid()}-{time.monotonic_ns()}" / "notebooks/text" / notebook.text.name
-    target.parent.mkdir(parents=True)
-    target.write_text(text.replace(cell.source, broken), encoding="utf-8")
+    failed = []
+
+    class Ear:
+        def pytest_runtest_logreport(self, report):
+            failed.extend([report.nodeid] * report.failed)
+
     files = sorted(ROOT.glob(f"tests/test_{notebook.number}_*.py"))
-    try:
-        if not files:
-            return None
-        ran = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", SKIP, *map(str, files)], cwd=ROOT,
-                             env=os.environ | {"COURSE_MUTANT": str(target)}, capture_output=True, text=True, timeout=seconds)
-        failed = [line for line in ran.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        return (failed or ["the tests stopped"])[0][:110] if ran.returncode else None
-    except subprocess.TimeoutExpired:
-        return f"the tests took more than {seconds} s"
-    finally:
-        target.unlink()
-        for folder in (target.parent, target.parents[1], target.parents[2]):
-            folder.rmdir()
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "notebooks/text", notebook.text.name)
+        target.parent.mkdir(parents=True)
+        target.write_text(text.replace(cell.source, broken), encoding="utf-8")
+        os.environ["COURSE_MUTANT"] = str(target)
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", SKIP, *map(str, files)], plugins=[Ear()]) if files else 0
+    return (failed or ["the tests stopped"])[0] if code else None
 
 
 def sweep(number, only="", jobs=2, seconds=120, tests=True, report=print):
@@ -111,8 +110,9 @@ def sweep(number, only="", jobs=2, seconds=120, tests=True, report=print):
     def one(node, label, twin):
         start = time.perf_counter()
         fate = in_child(lambda: on_the_bench(bench, node.name, twin), seconds)
-        fate = fate or in_child(lambda: from_the_start(notebook, node, twin), 2 * seconds)
-        fate = fate or (by_the_tests(notebook, node, twin, 2 * seconds) if tests else None)
+        fate = fate or (in_child(lambda: by_the_tests(notebook, node, twin), seconds) if tests else None)
+        everything = bench.known[node.name][1] and not any(fate for *_, fate in bench.known[node.name][1])
+        fate = fate or (None if everything else in_child(lambda: from_the_start(notebook, node, twin), 2 * seconds))
         return fate, time.perf_counter() - start
 
     found = {}

@@ -1,4 +1,4 @@
-"""One reader's minute: JupyterLab in headless Chromium opens notebook 43, runs it, drags every slider."""
+"""One reader's minute: JupyterLab in headless Chromium opens notebook 43, runs it, drags every slider, breaks a function."""
 
 import os
 import re
@@ -56,7 +56,7 @@ def lab(tmp_path):
         shutil.rmtree(desk)
 
 
-def test_a_reader_runs_all_cells_and_drags_the_sliders(lab):
+def test_a_reader_runs_all_cells_drags_the_sliders_and_breaks_a_function(lab):
     if CHROMIUM is None:
         assert not os.environ.get("CI"), "CI must have Chromium for this test"
         pytest.skip("no Chromium on this machine (Debian, Ubuntu: apt install chromium)")
@@ -79,6 +79,7 @@ def test_a_reader_runs_all_cells_and_drags_the_sliders(lab):
         assert page.locator("mjx-merror").count() == 0, "a formula that MathJax cannot read"
 
         every_slider_can_be_dragged(page)
+        a_function_is_broken_and_mended(page)
         shots = os.environ.get("COURSE_SCREENSHOTS")
         if shots:
             page.screenshot(path=f"{shots}/broken.png")
@@ -127,3 +128,21 @@ def every_slider_can_be_dragged(page):
     page.keyboard.press("ArrowLeft")
     page.wait_for_function("([w, old]) => w.querySelector('img') && w.querySelector('img').src !== old",
                            arg=[widget.element_handle(), image], timeout=20_000)
+
+
+def a_function_is_broken_and_mended(page):
+    """break_it: the penalty of the closed form is divided instead of multiplied; checks turn red; mended, they are green."""
+    which, what = (page.locator(".widget-dropdown select").nth(k) for k in (0, 1))
+    which.scroll_into_view_if_needed()
+    which.select_option(label="solve_user")
+    changes = "Array.from(document.querySelectorAll('.widget-dropdown select')[1].options).map(o => o.text.replace(/\\u00a0/g, ' '))"
+    wanted = f"{changes}.findIndex(o => o.includes('* → /') && o.includes('lam * torch.eye'))"    # ipywidgets shows spaces as no-break ones
+    page.wait_for_function(f"() => {wanted} >= 0", timeout=300_000)                             # the queue of redraws comes first
+    what.select_option(index=page.evaluate(wanted))
+    page.click('button:text-is("break")')
+    page.wait_for_selector("text=/\\d+ of \\d+ checks noticed/", timeout=300_000)
+    assert "✗ (43.5)" in page.locator(".widget-html-content").last.inner_text()
+    page.click('button:text-is("mend")')
+    page.wait_for_selector("text=Mended.", timeout=300_000)
+    said = page.locator(".widget-html-content").last.inner_text()
+    assert "✓ (43.5)" in said and "✗" not in said
