@@ -98,9 +98,9 @@ def test_an_unknown_source_is_refused_with_the_choices(load, choices):
         load("nope")
 
 
-@pytest.mark.parametrize("load", [data.sounds, data.utterances, lambda: data.sounds("speech")])
+@pytest.mark.parametrize("load", [data.utterances])
 def test_a_bundled_set_that_is_still_to_be_made_is_named(load):
-    with pytest.raises(data.DataError, match='bundled data "(digits|speech|bundled)" is not part of the course yet'):
+    with pytest.raises(data.DataError, match='bundled data "(bundled)" is not part of the course yet'):
         load()
 
 
@@ -122,7 +122,7 @@ def test_jupyter_shows_the_message_alone(tmp_path, monkeypatch):
     from IPython.utils.capture import capture_output
 
     shell = InteractiveShell()
-    for code in ("data.ratings('nope')", "data.sounds('speech')"):
+    for code in ("data.ratings('nope')", "data.utterances()"):
         with capture_output() as said:
             shell.run_cell(f"from helpers import data\n{code}")
         assert len((said.stdout + said.stderr).strip().splitlines()) == 1, said.stdout
@@ -428,6 +428,53 @@ def test_other_recordings_than_the_published_ones_are_refused(nowhere, monkeypat
     (nowhere / "fsdd/recordings/0_ann_0.wav").write_bytes(TAKES["0_ann_0.wav"])
     with pytest.raises(data.DataError, match="not the published recordings/.*expected sha256:ddb17656"):
         data.sounds("fsdd")
+
+
+@pytest.mark.parametrize("source, n, seconds", [("digits", 1120, 536), ("speech", 100, 216)])
+def test_the_bundled_sounds_are_what_their_table_says(source, n, seconds):
+    s = data.sounds(source)
+    assert len(s) == len(s.sound) == len(s.text) == len(s.speaker) == len(s.take) == n and s.sample_rate == 8000
+    assert all(x.ndim == 1 and x.dtype == torch.float32 for x in s.sound) and round(sum(map(len, s.sound)) / 8000) == seconds
+    whole, rate = soundfile.read(ROOT / f"data/{source}.flac", dtype="int16")
+    assert rate == 8000 and sum(map(len, s.sound)) == len(whole) and not (whole % 16).any(), "12 bits"
+    peaks = torch.stack([x.abs().max() for x in s.sound])
+    assert 0.1 < peaks.min() and 0.3 < peaks.max() < 1, "none is silent, none clips"
+    for x in s.sound:
+        longest = int(torch.diff(torch.nonzero(x.abs() >= 0.999 * x.abs().max())[:, 0]).eq(1).long().sum())
+        assert longest < 8, "clipped"
+        assert x.square().mean().sqrt() > 0.05 * x.abs().max()
+    s.sound[0].zero_()
+    assert s.sound[1].any() and data.sounds(source).sound[0].any(), "own memory, read anew"
+
+
+def test_the_bundled_digits():
+    s = data.sounds()
+    rows = list(zip(s.text, s.speaker, s.take))
+    assert len(set(rows)) == len(rows) and s.phones is None and len(set(s.text)) == 10
+    assert set(rows) == {(w, f"v{i:02}", take) for w in set(s.text) for i in range(50) for take in range(2)} | {
+        (w, "slt", take) for w in set(s.text) for take in range(12)}
+    assert all(0.15 < len(x) / 8000 < 1.2 for x in s.sound)
+    edge = torch.tensor([float(torch.cat([x[:40], x[-40:]]).abs().max() / x.abs().max()) for x in s.sound])
+    assert edge.median() < 0.05, "silence at the ends, not cut words"
+    assert len({x.numpy().tobytes() for x in s.sound}) > 1100, "two takes are two recordings"
+
+
+def test_the_bundled_sentences():
+    s = data.sounds("speech")
+    phones = [phone for row in s.phones for phone, _ in row]
+    arpabet = set("aa ae ah ao aw ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh uw v w y z zh".split())
+    assert arpabet <= set(phones) <= arpabet | {"ax", "pau"} and min(map(phones.count, arpabet)) >= 10
+    for x, row, text in zip(s.sound, s.phones, s.text):
+        ends = [end for _, end in row]
+        assert ends == sorted(set(ends)) and ends[0] > 0 and abs(ends[-1] - len(x) / 8000) < 1e-3
+        assert row[0][0] == row[-1][0] == "pau" and text == " ".join(text.lower().split())
+    assert len(set(s.text)) == 100 and set(s.speaker) == {"slt"}
+
+
+def test_bundled_sounds_that_are_gone_are_named(nowhere, monkeypatch):
+    monkeypatch.setattr(data, "DATA", nowhere)
+    with pytest.raises(data.DataError, match=r"data/digits\.flac and data/digits\.csv cannot be read"):
+        data.sounds()
 
 
 COMMANDS = {"seq.in": b"play jazz \nwake me\n", "seq.out": b"O B-genre \nO O\n", "label": b"Play\nAlarm\n"}

@@ -1,11 +1,13 @@
 """Spoken words, mono, at 8,000 samples a second."""
 
+import csv
 import re
 from dataclasses import dataclass
 
 import torch
 
-from .fetch import DataValueError, choose, find, not_yet
+from .. import data  # DATA is read from the package, at each call
+from .fetch import DataError, DataValueError, choose, find
 
 RATE = 8000
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -34,14 +36,30 @@ class Sounds:
 def sounds(source="digits"):
     """Spoken digits or sentences as `Sounds`.
 
-    source: "digits", "speech": synthesised by the course (not made yet: DataError); "fsdd": Free Spoken Digit Dataset, 3,000
+    source: "digits": ten digits by 50 synthetic voices v00 to v49, two takes each (v40 to v49 are for tests only), and twelve
+        takes by the voice slt; "speech": a hundred sentences by slt, with phones; "fsdd": Free Spoken Digit Dataset, 3,000
         recordings of the digits by six speakers, 50 takes each, of which 0 to 4 are the test split; sorted by file name.
     Raises ValueError for another source, or a file (named) that is no mono WAV of 8 kHz or not named DIGIT_SPEAKER_TAKE.wav;
     DataError if the data cannot be had.
     """
     if choose(source, ("digits", "speech", "fsdd")) != "fsdd":
-        raise not_yet(source)
+        return _bundled(source)
     return _recordings(find("fsdd", "recordings/", _recordings))
+
+
+def _bundled(name):
+    """The sounds of data/NAME.flac, cut by the rows of data/NAME.csv."""
+    import soundfile
+
+    try:
+        x = torch.from_numpy(soundfile.read(data.DATA / f"{name}.flac", dtype="float32")[0])
+        rows = list(csv.DictReader((data.DATA / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
+    except (soundfile.SoundFileError, OSError) as error:
+        raise DataError(f"data/{name}.flac and data/{name}.csv cannot be read ({error}): fetch the course again") from None
+    sound = [x[int(row["start"]):][:int(row["length"])].clone() for row in rows]
+    phones = [[(phone, float(end)) for phone, end in (p.split(":") for p in row["phones"].split())] for row in rows]
+    text, speaker, take = ([row[key] for row in rows] for key in ("text", "speaker", "take"))
+    return Sounds(sound, text, speaker, list(map(int, take)), phones if any(phones) else None)
 
 
 def _recordings(folder):
