@@ -148,7 +148,7 @@ def main(folder, steps=STEPS):
     about = {"test_accuracy": right, "test_accuracy_of_photo": right_photo, "test_patches": n, "chance": 1 / len(images),
              "classes": list(images), "held_out": HELD_OUT, "steps": steps, "batch": BATCH,
              "seconds": round(time.time() - start), "torch": torch.__version__.split("+")[0]}
-    (folder / "features.json").write_text(json.dumps(about, indent=1) + "\n")
+    (folder / "features.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(about))
 
 

@@ -8,8 +8,11 @@ import importlib.metadata
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
+
+if sys.version_info < (3, 11):      # noqa: UP036 (this file runs before pip has looked)
+    sys.exit(f"The course needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
+import tomllib
 
 KEEP = ("torch", "torchaudio", "numpy")     # a platform's own build is kept as it is
 

@@ -53,7 +53,10 @@ def use_style():
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd",
         "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.linewidth": 1.8, "image.cmap": "viridis",
         "axes.prop_cycle": cycler(color=colours) + cycler(linestyle=dashes)})
-    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+    shell = "IPython" in sys.modules and sys.modules["IPython"].get_ipython()
+    if shell:
+        if hasattr(shell, "kernel") and plt.get_backend().lower() == "agg":     # MPLBACKEND=Agg would show no figure at all
+            shell.enable_matplotlib("inline")
         from matplotlib_inline.backend_inline import set_matplotlib_formats
         set_matplotlib_formats("retina")
 

@@ -33,7 +33,7 @@ def test_the_loop_comes_before_the_map_and_the_page_is_short():
 
 
 def test_names_only_commands_that_exist():
-    known = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+    known = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     assert set(re.findall(r"`make ([a-z]+)", BOOK.markdown)) <= set(known)
 
 

@@ -157,7 +157,7 @@ def test_tweedie_on_one_normal_is_the_wiener_filter(nb):
 
 def test_the_reported_photos_are_unknown_to_every_net(nb):
     import json
-    seen = {name.split()[0] for name in json.loads((data.DATA / "features.json").read_text())["classes"]}
+    seen = {name.split()[0] for name in json.loads((data.DATA / "features.json").read_text(encoding="utf-8"))["classes"]}
     held_out = set(nb["HELD_OUT"])
     assert held_out == {"cat", "coffee", "flower", "camera"} and not held_out & (seen | set(nb["TRAINING"]))
     assert np.all([name in data.PHOTOS for name in nb["TRAINING"]])

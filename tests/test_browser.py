@@ -27,7 +27,7 @@ def lab(tmp_path):
     shutil.copy(ROOT / "notebooks/43_latent_factors.ipynb", desk)
     settings = tmp_path / "settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
-    settings.write_text('{"windowingMode": "none"}')        # every cell is in the page, not only those in sight
+    settings.write_text('{"windowingMode": "none"}', encoding="utf-8")        # every cell is in the page, not only those in sight
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

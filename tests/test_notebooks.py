@@ -272,7 +272,7 @@ def test_names_nothing_of_one_machine(book):
 @each
 def test_imports_are_declared(book):
     declared = {re.match(r"[\w-]+", d)[0].lower().replace("-", "_") for d in
-                tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]}
+                tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]}
     known = {"sklearn": "scikit_learn", "skimage": "scikit_image", "PIL": "pillow", "yaml": "pyyaml"}
     used = set()
     for node in itertools.chain(*(ast.walk(s) for s in book.statements)):

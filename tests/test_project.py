@@ -52,7 +52,7 @@ def test_constraints_pin_everything_that_is_required():
 
 
 def test_environment_yml_points_to_the_requirements():
-    pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"][-1]["pip"]
+    pip = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"][-1]["pip"]
     assert "-r requirements.txt" in pip
 
 
@@ -88,7 +88,7 @@ def test_readme_rows_say_what_the_notebooks_say():
 def test_readme_links_and_commands_exist():
     for target in re.findall(r"\]\((?!https?://|#)([^)\s]+)\)", README):
         assert (ROOT / target.split("#")[0]).exists(), target
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     named = set(re.findall(r"make ([a-z]+)\b", " ".join(re.findall(r"`([^`]*)`|```(?:.*?)```", README, re.S))))
     assert {"lab", "test", "run", "sync", "full", "help", "clean", "constraints", "stamp"} <= targets
     assert named <= targets | {"sure"}, named - targets
@@ -102,7 +102,7 @@ def test_data_readme_describes_every_bundled_file():
 
 
 def test_full_parameters_name_real_parameters():
-    full = yaml.safe_load((ROOT / "notebooks/full.yaml").read_text())
+    full = yaml.safe_load((ROOT / "notebooks/full.yaml").read_text(encoding="utf-8"))
     for b in books():
         cell = next((c for c in b.code if "parameters" in c.metadata.get("tags", [])), None)
         for name in full.get(b.number) or {}:
@@ -204,9 +204,9 @@ def test_fresh_gives_the_courses_version_and_keeps_the_readers(desk, capsys):
 def test_a_file_that_the_course_did_not_put_there_is_the_readers(desk, capsys, theirs):
     shelf, mine = desk
     mine.mkdir()
-    (mine / "00_a.ipynb").write_text(theirs)
+    (mine / "00_a.ipynb").write_text(theirs, encoding="utf-8")
     course.work(mine)
-    assert (mine / "00_a.ipynb").read_text() == theirs
+    assert (mine / "00_a.ipynb").read_text(encoding="utf-8") == theirs
     assert "has your changes" in capsys.readouterr().out
 
 
@@ -214,7 +214,7 @@ def test_a_file_that_the_course_did_not_put_there_is_the_readers(desk, capsys, t
 def test_without_its_record_a_copy_counts_as_touched(desk, record):
     shelf, mine = desk
     course.work(mine)
-    (mine / ".copied.json").unlink() if record is None else (mine / ".copied.json").write_text(record)
+    (mine / ".copied.json").unlink() if record is None else (mine / ".copied.json").write_text(record, encoding="utf-8")
     write_notebook(mine / "00_a.ipynb", "my own work")
     write_notebook(shelf / "00_a.ipynb", "v2")
     course.work(mine)
@@ -225,7 +225,7 @@ def test_a_copy_recorded_by_an_older_version_of_the_course_is_still_refreshed(de
     shelf, mine = desk
     course.work(mine)
     digest = hashlib.sha256((mine / "00_a.ipynb").read_bytes()).hexdigest()
-    (mine / ".copied.json").write_text(json.dumps({"00_a.ipynb": digest}))
+    (mine / ".copied.json").write_text(json.dumps({"00_a.ipynb": digest}), encoding="utf-8")
     write_notebook(shelf / "00_a.ipynb", "v2")
     course.work(mine)
     assert source_of(mine / "00_a.ipynb") == "v2"
@@ -313,11 +313,11 @@ def test_the_course_is_found_from_below(published, folder):
 
 def test_stamping_reaches_the_setup_cells_and_nothing_else(published):
     pyproject = published / "pyproject.toml"
-    before = {p: p.read_text() for p in (published / "notebooks").rglob("*.*") if p.suffix in (".py", ".ipynb")}
-    pyproject.write_text(re.sub(r'^Repository = ".*"', 'Repository = "https://github.com/some/course"', pyproject.read_text(), flags=re.M))
+    before = {p: p.read_text(encoding="utf-8") for p in (published / "notebooks").rglob("*.*") if p.suffix in (".py", ".ipynb")}
+    pyproject.write_text(re.sub(r'^Repository = ".*"', 'Repository = "https://github.com/some/course"', pyproject.read_text(encoding="utf-8"), flags=re.M), encoding="utf-8")
     subprocess.run([sys.executable, "tools/course.py", "stamp"], cwd=published, check=True, capture_output=True)
     for path, old in before.items():
-        new = path.read_text()
+        new = path.read_text(encoding="utf-8")
         assert 'COURSE_REPO\\") or \\"https://github.com/some/course' in new or 'COURSE_REPO") or "https://github.com/some/course"' in new
         back = re.sub(r"https://github\.com/some/course", course.address(), new)
         if not course.address():
@@ -333,12 +333,12 @@ SAYS = 'from helpers import measured\nmeasured("rmse", N / 3, 0.0123)\nprint(f"�
 def test_full_run_keeps_what_it_measured_and_leaves_the_committed_notebook_alone(published):
     """`make full` on a small notebook of its own, with parameters from full.yaml and from the command line."""
     setup = "import sys; sys.path.insert(0, '..')"
-    (published / "notebooks/text/99_tiny.py").write_text(f'# %% tags=["parameters"]\n{PARAMETERS}\n\n# %%\n{setup}\n{SAYS}\n')
+    (published / "notebooks/text/99_tiny.py").write_text(f'# %% tags=["parameters"]\n{PARAMETERS}\n\n# %%\n{setup}\n{SAYS}\n', encoding="utf-8")
     cells = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(f"{setup}\n{SAYS}")]
     kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), published / "notebooks/99_tiny.ipynb")
     yaml_file, stored = published / "notebooks/full.yaml", published / "notebooks/full.json"
-    yaml_file.write_text(yaml_file.read_text() + '\n"99":\n  N: 20\n')
+    yaml_file.write_text(yaml_file.read_text(encoding="utf-8") + '\n"99":\n  N: 20\n', encoding="utf-8")
     before = (published / "notebooks/99_tiny.ipynb").read_bytes()
 
     def full(*own, **extra):
@@ -347,7 +347,7 @@ def test_full_run_keeps_what_it_measured_and_leaves_the_committed_notebook_alone
     ran = full("-p", "DATA", "ml-100k", "-p", "K", "1e-3")
     assert ran.returncode == 0, ran.stderr
     assert "• 20 0.001 ml-100k" in ran.stdout, "a number on the command line is a number"
-    assert "99" not in course.json.loads(stored.read_text()) if stored.exists() else True, "parameters by hand are not kept"
+    assert "99" not in course.json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else True, "parameters by hand are not kept"
     ran = full(PYTHONIOENCODING="cp1252")
     assert ran.returncode == 0, ran.stderr
     run = json.loads(stored.read_text(encoding="utf-8"))["99"]
@@ -394,20 +394,20 @@ def test_run_stores_outputs_without_widget_state(published):
     text.write_text('# %% [markdown]\n# words\n\n# %% tags=["nbval-ignore-output"]\nfrom ipywidgets import interact\n\n'
                     'interact(lambda k: print(k), k=3);\n\n# %% tags=["hide-input"]\nprint("✓ done")\n\n# %% tags=["no-output"]\nprint("mine")\n\n'
                     '# %% tags=["nbval-ignore-output"]\nfrom IPython.display import display\nfrom ipywidgets import IntSlider\n'
-                    'display({"text/plain": "a static twin"}, raw=True, metadata={"twin": True})\ndisplay(IntSlider())\n')
+                    'display({"text/plain": "a static twin"}, raw=True, metadata={"twin": True})\ndisplay(IntSlider())\n', encoding="utf-8")
     ran = subprocess.run([sys.executable, "tools/course.py", "run", "98"], cwd=published, capture_output=True, text=True, env=environment())
     assert ran.returncode == 0, ran.stderr
-    stored = json.loads((published / "notebooks/98_run.ipynb").read_text())
+    stored = json.loads((published / "notebooks/98_run.ipynb").read_text(encoding="utf-8"))
     assert "widgets" not in stored["metadata"]
     assert [len(c.get("outputs", [])) for c in stored["cells"]] == [0, 0, 1, 0, 1]
     assert "".join(stored["cells"][-1]["outputs"][0]["data"]["text/plain"]) == "a static twin", "the widget goes, its twin stays"
     assert [c.get("execution_count") for c in stored["cells"] if c["cell_type"] == "code"] == [1, 2, 3, 4]
     assert [c["metadata"].get("jupyter") for c in stored["cells"]] == [None, None, {"source_hidden": True}, None, None]
-    text.write_text(text.read_text().replace('print("✓ done")', 'raise ValueError("no")'))
-    before = (published / "notebooks/98_run.ipynb").read_text()
+    text.write_text(text.read_text(encoding="utf-8").replace('print("✓ done")', 'raise ValueError("no")'), encoding="utf-8")
+    before = (published / "notebooks/98_run.ipynb").read_text(encoding="utf-8")
     ran = subprocess.run([sys.executable, "tools/course.py", "run", "98"], cwd=published, capture_output=True, text=True, env=environment())
     assert ran.returncode != 0 and "stopped with an error" in ran.stderr
-    assert "✓ done" in before and '"output_type": "error"' not in (published / "notebooks/98_run.ipynb").read_text()
+    assert "✓ done" in before and '"output_type": "error"' not in (published / "notebooks/98_run.ipynb").read_text(encoding="utf-8")
     for path in (text, published / "notebooks/98_run.ipynb"):
         path.unlink()
 
@@ -449,8 +449,19 @@ def test_make_help_lists_every_command():
 @pytest.mark.parametrize("python, message", [("no-such-python", "there is no 'no-such-python'"), ("./old-python", "tested with Python 3.11 to 3.13")])
 def test_make_says_clearly_what_is_wrong(published, python, message):
     old = published / "old-python"
-    old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.8.1\n[ "$1" = -V ]\n')
+    old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.8.1\n[ "$1" = -V ]\n', encoding="utf-8")
     old.chmod(0o755)
     ran = make("lab", f"PYTHON={python}", cwd=published)
     assert ran.returncode != 0 and message in ran.stdout, ran.stdout + ran.stderr
     assert not (published / ".venv").exists()
+
+
+def test_text_is_read_and_written_as_utf8():
+    """On Windows the locale's encoding knows no Cyrillic and no ✓."""
+    bare = []
+    for path in (p for folder in ("helpers", "tools", "tests", "data") for p in (ROOT / folder).rglob("*.py")):
+        for call in (n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)):
+            name, said = getattr(call.func, "attr", ""), any(k.arg == "encoding" for k in call.keywords)
+            if not said and (name == "read_text" and not call.args or name == "write_text" and len(call.args) < 2):
+                bare.append(f"{path.relative_to(ROOT)}:{call.lineno}")
+    assert not bare

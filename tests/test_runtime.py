@@ -107,3 +107,14 @@ def test_importing_helpers_does_nothing():
             "assert 'matplotlib.pyplot' not in sys.modules")
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_figures_appear_where_the_environment_asks_for_agg(monkeypatch):
+    import nbclient
+    import nbformat
+
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    source = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom helpers import use_style\nuse_style()"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (source, "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()")])
+    nbclient.NotebookClient(notebook, timeout=120).execute()
+    assert "image/png" in notebook.cells[1].outputs[-1]["data"]

