@@ -3,7 +3,7 @@
 Each change of tools/breaking.py is tried in three steps, the fastest first: the checks that the function reaches, on a copy of the
 page's state; then the notebook's own tests (tests/test_43_*.py); then, where the first step could not judge every check, the page's
 slice from the start. What all three leave alone is a survivor: an equivalent change (tests/equivalents.yaml holds those that a person has confirmed, with the reason), or a gap.
-Results go to build/mutants/NB.jsonl line by line: a sweep that was stopped goes on where it was. Changed code is tried anew.
+Functions that draw (draw_…) are looked at, not proved. Results go to build/mutants/NB.jsonl line by line: a sweep that was stopped goes on where it was. Changed code is tried anew.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def sweep(number, only="", jobs=2, seconds=120, tests=True, report=print):
     """Try every change of a notebook's functions; returns {key: (description, fate)}, fate None for a survivor."""
     notebook = book(number)
     proofs = [node for _, node in notebook.checks]
-    functions = [n for n in notebook.needed(proofs) if p.is_definition(n) and only in n.name and not n.name.endswith("_wrong")]
+    functions = [n for n in notebook.needed(proofs) if p.is_definition(n) and only in n.name and not n.name.endswith("_wrong") and not n.name.startswith("draw_")]
     log = ROOT / "build/mutants" / f"{number}.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     done = {r["key"]: r for r in map(json.loads, log.read_text(encoding="utf-8").splitlines())} if log.exists() else {}

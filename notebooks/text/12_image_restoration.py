@@ -1975,28 +1975,36 @@ interact(draw_hole, top=IntSlider(value=40, min=2, max=60), left=IntSlider(value
 # **From blurred to invented.** The parameter $\tau$ of `blend` walks along the curve of section 7:
 
 # %%
-def draw_blend(tau=0.5):
-    """Super-resolution of a crop by the net at tau between the MSE and the perceptual net."""
+def draw_blend(*taus):
+    """Super-resolution of a crop by the nets at each tau between the MSE and the perceptual net."""
     side = 16 * SCALE
     y = truth[2:3, :, 100:100 + side, 94:94 + side]
-    out = restore(blend(mse_net, sharp_net, tau), degrade(y, SCALE))
-    show_images({rf"$\tau={tau:.2f}$: {psnr(out, y, 1.0).item():.2f} dB": out[0], "truth": y[0]},
-                width=2.6)
+    outs = {tau: restore(blend(mse_net, sharp_net, tau), degrade(y, SCALE)) for tau in taus}
+    show_images({rf"$\tau={tau:.2f}$: {psnr(out, y, 1.0).item():.2f} dB": out[0]
+                 for tau, out in outs.items()} | {"truth": y[0]}, width=2.3)
     plt.show()
 
 
 # %% [markdown]
-# Half way:
+# The MSE net, half way, the perceptual net:
 
 # %% tags=["nbval-ignore-output"]
-draw_blend()
+draw_blend(0.0, 0.5, 1.0)
+
+# %% tags=["nbval-ignore-output"]
+interact(lambda tau: draw_blend(tau),
+         tau=FloatSlider(value=0.5, min=0, max=1, step=0.05, description="blend τ"));
 
 # %% [markdown]
-# The figure: at $\tau=\frac12$ part of the grid is gone and part of the sharpness stays. Below: $\tau$, the stripes of section 5 and the two peaks of section 9.
+# The stripes of section 5, seen with probability $w$ in one phase and $1-w$ in the other:
 
 # %% tags=["nbval-ignore-output"]
-interact(draw_blend, tau=FloatSlider(value=0.5, min=0, max=1, step=0.05))
-interact(draw_stripes, w=FloatSlider(value=0.7, min=0.02, max=0.98, step=0.02))
+interact(draw_stripes, w=FloatSlider(value=0.7, min=0.02, max=0.98, step=0.02, description="weight w"));
+
+# %% [markdown]
+# The two peaks of section 9:
+
+# %% tags=["nbval-ignore-output"]
 interact(lambda weight, sd: (draw_denoiser(weight, sd), plt.show())[1],
          weight=FloatSlider(value=0.3, min=0.05, max=0.95, step=0.05),
          sd=FloatSlider(value=0.6, min=0.1, max=2.0, step=0.1));
@@ -2388,8 +2396,20 @@ exercise("12.E", posterior_variance, variance_cases(), atol=1e-6)
 # *Both together*: the perception–distortion trade-off (Blau, Michaeli 2018): the least distance of $p_{\hat y}$ to $p_y$ is a non-increasing function of the allowed distortion; beyond the curve one cannot have both. Remedies: a weighted sum of losses, layers near the input, adversarial loss with MSE, resize-convolution or careful
 # initialisation against grids, interpolation of the two nets; and where truth matters (medicine, evidence), MSE or several samples with their spread.
 #
-# **Кратко по-русски.** Задача некорректно поставлена: одному $x$ соответствует много $y$ (ядро $A$). Так как $\mathbb E[\lVert y-\hat y\rVert^2\mid x]=\mathbb E[\lVert y-m\rVert^2\mid x]+\lVert m-\hat y\rVert^2$, минимум MSE достигается на условном среднем $m=\mathbb E[y\mid x]$, то есть на среднем всех подходящих резких картинок: оно размыто и может не быть похоже ни на одну из них, какой бы мощной ни была сеть. Перцептивная функция потерь (perceptual loss) $\sum_l\frac1{n_l}\lVert\phi_l(y)-\phi_l(\hat y)\rVert^2$ сравнивает признаки $\phi_l$, которые почти не зависят от
-# точного положения деталей: сеть дорисовывает правдоподобную текстуру в ядре $A$ (галлюцинации), а неинъективность $\phi$ (пулинг, ReLU) и pixel shuffle дают сетку с периодом $s$. PSNR при этом падает. Это компромисс между качеством восприятия и искажением (perception–distortion).
+# **Ответ по-русски.** *Постановка.* Малая картинка $x=Ay$ получена из большой $y$ размытием и прореживанием: остаётся каждый $s$-й пиксель по каждой оси. Сеть прибавляет поправку к интерполированной картинке: $\hat y=\mathrm{up}(x)+g_\theta(x)$. Ядро оператора $A$ имеет размерность $(1-1/s^2)HW$, поэтому задача некорректно поставлена:
+# одному $x$ соответствует множество $y$, которые различаются мелкими деталями (например, точным положением края), и ответ – это распределение $p(y\mid x)$, а не одна картинка.
+#
+# *Почему MSE размывает.* Пусть $m=\mathbb E[y\mid x]$. Раскроем квадрат: $\lVert y-\hat y\rVert^2=\lVert y-m\rVert^2+2(y-m)^\top(m-\hat y)+\lVert m-\hat y\rVert^2$; при данном $x$ среднее второго слагаемого равно нулю, так как $\mathbb E[y-m\mid x]=0$. Значит,
+# $$\mathbb E\big[\lVert y-\hat y\rVert^2\mid x\big]=\mathbb E\big[\lVert y-m\rVert^2\mid x\big]+\lVert m-\hat y\rVert^2,$$
+# и минимум достигается на условном среднем $\hat y=m$, то есть на среднем всех подходящих резких картинок. Среднее краёв в разных положениях – плавный переход, среднее полос двух фаз – серый фон; такая картинка может не быть похожа ни на одну фотографию, какой бы мощной ни была сеть: размыт сам оптимум. (Для $L_1$ оптимум –
+# попиксельная медиана: резче, но каждый пиксель по-прежнему решается отдельно.) Метрика $\mathrm{PSNR}=10\log_{10}(R^2/\mathrm{MSE})$, где $R$ – размах значений, наибольшая именно у размытого ответа; резкая случайная картинка из $p(y\mid x)$ имеет вдвое больший MSE, то есть на 3 дБ меньший PSNR.
+#
+# *Почему перцептивная функция потерь даёт артефакты.* Перцептивная функция потерь (perceptual loss) $\sum_l\frac1{n_l}\lVert\phi_l(y)-\phi_l(\hat y)\rVert^2$ сравнивает признаки $\phi_l$ замороженной сети ($n_l$ – число признаков слоя $l$). Признаки сообщают, что здесь есть край или текстура, но почти не сообщают её точной фазы; у размытой картинки признаки
+# неправильные, поэтому за размытие штрафуют, а за текстуру нужного вида поощряют. Но: (1) текстура из $x$ не определяется, сеть дорисовывает её в ядре $A$ – правдоподобно, но, возможно, неверно (галлюцинации); (2) отображение $\phi$ неинъективно (пулинг и ReLU теряют информацию): картинки, далёкие от фотографий, могут иметь
+# почти те же признаки; отсюда сетка («шахматная доска») с периодом pixel shuffle или шага свёртки и сдвиги цвета, если взяты только глубокие слои; (3) пиксели ничем не привязаны к истине: расстояние в признаках падает, и PSNR падает вместе с ним.
+#
+# *Итог.* Это компромисс между искажением $\mathbb E\lVert y-\hat y\rVert^2$ и качеством восприятия – расстоянием между распределениями $p_{\hat y}$ и $p_y$ (perception–distortion, Blau и Michaeli, 2018): наименьшее расстояние – невозрастающая функция допустимого искажения. На практике берут взвешенную сумму функций потерь, слои ближе ко входу, состязательную функцию потерь вместе с MSE,
+# увеличение интерполяцией с последующей свёрткой вместо pixel shuffle; а там, где важна истина (медицина, экспертиза), – MSE или несколько выборок из $p(y\mid x)$ с указанием разброса.
 #
 # **Typical mistake.** "MSE blurs because the net is too small or undertrained." The blur is the optimum itself. Or: "perceptual loss restores the lost detail": it cannot, the detail is not in $x$.
 #
