@@ -57,8 +57,9 @@ full: $(READY)  ## execute notebook NB with full-size parameters into build/full
 run: $(READY)  ## for contributors: execute notebook NB from its text and store the outputs (rewrites notebooks/)
 	@$(PY) tools/course.py run $(NB) $(if $(FORCE),--force)
 
-sync: $(READY)  ## for contributors: bring notebooks and their texts, links, full-run figures and the README together
+sync: $(READY)  ## for contributors: bring notebooks and their texts, links, full-run figures, notation and the README together
 	@$(PY) tools/course.py sync
+	@$(PY) tools/notation.py
 
 mutate: $(READY)  ## for contributors: break every function of notebook NB, one place at a time (ARGS="-k als")
 	@$(ONE) COURSE_QUIET=1 $(PY) -m tests.mutate $(NB) $(ARGS)

@@ -130,22 +130,23 @@ class Book:
         if len(changed) == 1 and program.is_definition(changed[0][0]) and changed[0][0].name == changed[0][1].name:
             (before, after), = changed
             targets = [node for number, node in self.checks if number == eq]
-            chosen = program.affected(self.statements, before.name, targets)
-            if any(node in chosen for node in targets) and not self._fails(chosen, before, targets):
-                return self._fails(chosen, after, targets)
+            slices = [(target, program.affected(self.statements, before.name, [target])) for target in targets]
+            for target, chosen in sorted(slices, key=lambda s: len(s[1])):         # the shortest slice first
+                if target in chosen and not self._fails(chosen, before, target) and self._fails(chosen, after, target):
+                    return True
         try:
             twin.run(twin.needed([node for number, node in twin.checks if number == eq]))
         except (AssertionError, ValueError, RuntimeError):
             return True
         return False
 
-    def _fails(self, chosen, definition, targets):
+    def _fails(self, chosen, definition, target):
         import torch
 
         space, before = self.bench.namespace, torch.get_default_dtype()
         torch.set_default_dtype(space["__default_dtype__"])
         try:
-            return any(fate for node, _, fate in self.bench._execute(chosen, {definition.name: definition}) if node in targets)
+            return any(fate for node, _, fate in self.bench._execute(chosen, {definition.name: definition}) if node is target)
         finally:
             torch.set_default_dtype(before)
 

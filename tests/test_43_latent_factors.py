@@ -83,6 +83,27 @@ def test_bad_ratings_are_refused(nb, fit, message):
         FITS[fit](nb, triples(ROWS + BAD_RATINGS[message]))
 
 
+def test_messages_name_what_came_and_what_is_allowed(nb):
+    with pytest.raises(ValueError, match=r"user ids must be integers 0\.\.4, got torch.int64 from -1 to 3:"):
+        nb["validated"](triples([*ROWS, (-1, 0, 1.0)]), 2, 0.5, 3)
+    with pytest.raises(ValueError, match=r"item ids must be integers 0\.\.3, got torch.int64 from 0 to 4:"):
+        nb["validated"](triples([*ROWS, (0, 4, 1.0)]), 2, 0.5, 3)
+
+
+def test_the_random_start(nb):
+    user = torch.arange(2000)
+    once = Ratings(user, 0 * user, 3.0 + 0 * user, user, 2001, 2)          # one rating each; the last user and item have none
+    P, Q = nb["random_start"](once, 3, 0, torch.zeros(1))
+    assert P.shape == (2001, 3) and Q.shape == (2, 3) and P.dtype == torch.float32
+    assert P[:-1].std() == pytest.approx(0.1, rel=0.05) and P[:-1].mean().abs() < 0.005
+    assert not P[-1].any() and not Q[1].any() and Q[0].all()
+
+
+def test_a_model_is_equal_to_itself_only(nb):
+    one, two = (FITS["als"](nb, triples(ROWS)) for _ in range(2))
+    assert len({one, one, two}) == 2
+
+
 @fits
 def test_empty_and_ragged_ratings_are_refused(nb, fit):
     with pytest.raises(ValueError, match="at least one"):
@@ -180,6 +201,9 @@ def test_prediction_refuses_unknown_ids(nb):
     model = FITS["als"](nb, triples(ROWS))
     for user, item in ((5, 0), (-1, 0), (0, 4), (0, -1), (0.5, 0), (True, 0)):
         with pytest.raises(ValueError, match="ids must be"):
+            model.predict(user, item)
+    for user, item in (([0, 5], 0), ([0, -1], 0), (0, [3, 4]), (0, [-1, 3])):
+        with pytest.raises(ValueError, match=r"user ids must be integers 0\.\.4" if item == 0 else r"item ids must be integers 0\.\.3"):
             model.predict(user, item)
     assert model.predict([], []).shape == (0,)
 

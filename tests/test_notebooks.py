@@ -64,7 +64,8 @@ def test_setup_cell_is_the_same_everywhere(book):
 def test_opens_with_title_and_facts(book):
     first = book.cells[0].source
     assert re.match(rf"# {book.number} · \S", first)
-    assert re.search(r"^\*\*Time\*\* .*\*\*Memory\*\* .*\*\*Data\*\* ", first, re.M), "the line of facts is missing"
+    assert book.number in FIRST or re.search(r"^\*\*Reading\*\* \d+ min", first, re.M), "the line of facts starts with the reading time"
+    assert re.search(r"^(\*\*Reading\*\* .*)?\*\*Time\*\* .*\*\*Memory\*\* .*\*\*Data\*\* ", first, re.M), "the line of facts is missing"
     assert "](https://colab.research.google.com/)" not in first, "a badge that leads nowhere"
 
 
@@ -146,7 +147,7 @@ def test_a_page_is_a_lecture_of_60_to_90_minutes(book):
 def test_markdown_is_wrapped(book):
     if book.number not in FIRST:
         long = [line for c in book.cells if c.cell_type == "markdown" for line in c.source.splitlines()
-                if len(line) > 110 and not line.lstrip().startswith(("|", "#", "$$", "**Time**", "**Exam route**", "<!--", "<details>")) and "](" not in line and "\\tag" not in line]
+                if len(line) > 110 and not line.lstrip().startswith(("|", "#", "$$", "**Time**", "**Reading**", "**Exam route**", "<!--", "<details>")) and "](" not in line and "\\tag" not in line]
         assert not long, f"longer than 110 characters: {long[0][:70]!r} and {len(long) - 1} more"
 
 

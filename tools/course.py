@@ -414,7 +414,7 @@ def readme_rows():
     for text in texts():
         source, number = text.read_text(encoding="utf-8"), text.name[:2]
         title = re.search(rf"^# # {number} · (.+)$", source, re.M)[1]
-        line = re.search(r"^# (\*\*Time\*\*.*)$", source, re.M)[1]
+        line = re.search(r"^# (.*\*\*Time\*\*.*)$", source, re.M)[1]
         facts = dict(re.findall(r"\*\*([\w ]+)\*\* (.+?)(?: ·|$)", line))
         tags = re.findall(r"\\tag\{([\d.]+)\}", source)
         formulas = f"{tags[0]}–{tags[-1]}" if len(tags) > 1 else "".join(tags) or "–"

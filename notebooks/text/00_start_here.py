@@ -30,7 +30,7 @@
 #
 # **Prerequisites** Python, linear algebra, calculus and probability of a second year.
 #
-# **Time** 15 s on 2 CPU cores · **Memory** 0.6 GB · **Data** small tables and simulated ratings, bundled · **Exam questions** –
+# **Reading** 15 min · **Time** 15 s on 2 CPU cores · **Memory** 0.6 GB · **Data** small tables and simulated ratings, bundled · **Exam questions** –
 #
 # **Where to go next** For a formula that becomes a working recommender:
 # [43 Latent factors](43_latent_factors.ipynb), with [41 Ranking metrics](41_ranking_metrics.ipynb) to judge

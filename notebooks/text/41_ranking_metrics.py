@@ -33,7 +33,7 @@
 # **Prerequisites**: probability (expectation, combinations); tensors with leading batch dimensions. How the
 # pages work: [00 start here](00_start_here.ipynb).
 #
-# **Time** 60 s on 2 CPU cores · **Memory** 0.8 GB · **Data** bundled ratings (full run: MovieLens 100K), simulated events · **Exam questions** 14, 15, 75, 76
+# **Reading** 70 min + exercises 55 min · **Time** 60 s on 2 CPU cores · **Memory** 0.8 GB · **Data** bundled ratings (full run: MovieLens 100K), simulated events · **Exam questions** 14, 15, 75, 76
 #
 # **Exam route** question 14 → sections 1, 2 (10 min) · question 15 → sections 3, 4, 5, 9 (40 min) ·
 # question 75 → sections 5, 6, 7 (30 min) · question 76 → section 11 (20 min)

@@ -33,7 +33,7 @@
 # the pages work: [00 start here](00_start_here.ipynb). How recommenders are measured:
 # [41 ranking metrics](41_ranking_metrics.ipynb).
 #
-# **Time** 40 s on 2 CPU cores · **Memory** 0.8 GB · **Data** simulated ratings with a known truth (full run: MovieLens 100K) · **Exam questions** 17, 57, 64, 65
+# **Reading** 70 min + exercises 60 min · **Time** 40 s on 2 CPU cores · **Memory** 0.8 GB · **Data** simulated ratings with a known truth (full run: MovieLens 100K) · **Exam questions** 17, 57, 64, 65
 #
 # **Exam route** question 17 → sections 1, 2, 7 (25 min) · question 64 → sections 3, 4, 5 (25 min) · question 65 → section 8 and "What it costs" (20 min) ·
 # question 57 → section 9 (20 min)
