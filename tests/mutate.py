@@ -1,7 +1,7 @@
 """Break every function of a notebook, one place at a time, and see a check or a test fail: `make mutate NB=43 [ARGS="-k als"]`.
 
 Each change of tools/breaking.py is tried in three steps, the fastest first: the checks that the function reaches, on a copy of the
-page's state; then the notebook's own tests (tests/test_43_*.py); then, where the first step could not judge every check, the page's
+page's state; then the tests of its functions and exercises; then, where the first step could not judge every check, the page's
 slice from the start. What all three leave alone is a survivor: an equivalent change (tests/equivalents.yaml holds those that a person has confirmed, with the reason), or a gap.
 Functions that draw (draw_…) are looked at, not proved. Results go to build/mutants/NB.jsonl line by line: a sweep that was stopped goes on where it was. Changed code is tried anew.
 """
@@ -85,14 +85,20 @@ def by_the_tests(notebook, node, twin):
         def pytest_runtest_logreport(self, report):
             failed.extend([report.nodeid] * report.failed)
 
-    files = sorted(ROOT.glob(f"tests/test_{notebook.number}_*.py"))
+    number = notebook.number
+    own = sorted(map(str, ROOT.glob(f"tests/test_{number}_*.py")))
+    shared = ["tests/test_notebooks.py::test_every_exercise_is_solved_by_its_solution", "tests/test_probes.py"]
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "notebooks/text", notebook.text.name)
         target.parent.mkdir(parents=True)
         target.write_text(text.replace(cell.source, broken), encoding="utf-8")
         os.environ["COURSE_MUTANT"] = str(target)
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", SKIP, *map(str, files)], plugins=[Ear()]) if files else 0
-    return (failed or ["the tests stopped"])[0] if code else None
+        torch.set_default_dtype(torch.float32)
+        for which, files in ((SKIP, own), (f"{number}_ or {number}-", shared)):
+            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-k", which, *files], plugins=[Ear()]) if files else 0
+            if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+                return (failed or ["the tests stopped"])[0]
+    return None
 
 
 def sweep(number, only="", jobs=2, seconds=120, tests=True, report=print):
@@ -106,6 +112,10 @@ def sweep(number, only="", jobs=2, seconds=120, tests=True, report=print):
     space, _ = notebook.run(notebook.needed(proofs))          # unbroken, it must pass: else every change would seem noticed
     torch.set_default_dtype(space["__default_dtype__"])
     bench = Workbench(notebook.statements, space, limit=seconds)
+
+    if tests and functions:
+        fate = in_child(lambda: by_the_tests(notebook, functions[0], functions[0]), 5 * seconds)
+        assert fate is None, f"the tests of {number} fail with nothing changed, every change would seem noticed: {fate}"
 
     def one(node, label, twin):
         start = time.perf_counter()

@@ -143,6 +143,12 @@ def test_lam_zero_with_singular_ratings_is_refused(nb, fit):
     FITS[fit](nb, triples(FULL), lam=0.0)
 
 
+def test_who_lacks_ratings_is_named(nb):
+    for rows, who in (("too few of a user", "user"), ("too few of an item", "item")):
+        with pytest.raises(ValueError, match=rf"{who} with fewer than d \+ 1 = 3 ratings: take lam > 0"):
+            FITS["als"](nb, triples(SINGULAR[rows]), lam=0.0)
+
+
 def test_lam_zero_accepts_users_without_ratings(nb):
     fast, slow = (FITS[fit](nb, triples(FULL, n_users=7, n_items=5), lam=0.0, n_sweeps=2) for fit in ("als", "als_loop"))
     assert fast.predict(6, 4) == pytest.approx(fast.mu) == slow.predict(6, 4)

@@ -6,6 +6,7 @@ import copy
 import html
 import io
 import random
+import re
 import signal
 import threading
 import types
@@ -104,25 +105,30 @@ class Workbench:
         could not be judged. first: stop at the first check that fails."""
         wanted, good, left = self._plan(name)
         verdicts = self._execute(wanted, {name: twin}, first)
-        return [(eq, _said(node), fate) for node, eq, fate in verdicts if node in good], left
+        return [(eq, _said(node, eq), fate) for node, eq, fate in verdicts if node in good], left
 
     def _execute(self, chosen, changed, first=False):
-        """Run statements in a copy of the namespace; [(check statement, equation, None or how it failed)]."""
+        """Run statements in a copy of the namespace; [(check statement, equation, None or how it failed)].
+
+        What a statement that stops would have bound is lost to those after it; a check that fails leaves its names as they are.
+        """
         import matplotlib.pyplot as plt
 
-        space, equation = _copied(self.namespace, chosen), {id(n): eq for eq, n in p.checks(chosen)}
+        space, equations = _copied(self.namespace, chosen), {}
+        for eq, node in p.checks(chosen):
+            equations.setdefault(id(node), []).append(eq)
         open_before, verdicts, lost = set(plt.get_fignums()), [], {}
         with _unmoved():
             for node in chosen:
                 twin = changed.get(getattr(node, "name", None), node)
                 broken = next((lost[n] for n in sorted(p.uses(node)) if n in lost), None)
-                fate = broken or _attempt(twin, space, self.limit)
-                if fate:
+                fate, failed = (broken, None) if broken else _attempt(twin, space, self.limit)
+                if fate and not failed:
                     lost |= {n: fate for n in p.binds(node)}
-                if id(node) in equation:
-                    verdicts.append((node, equation[id(node)], fate))
-                    if fate and first:
-                        break
+                named = equations.get(id(node), [])
+                verdicts += [(node, eq, fate) for eq in dict.fromkeys([failed] if failed in named else named)]
+                if named and fate and first:
+                    break
         for number in set(plt.get_fignums()) - open_before:
             plt.close(number)
         return verdicts
@@ -157,18 +163,20 @@ def _copied(namespace, chosen):
 
 
 def _attempt(node, space, limit):
-    """Run one statement; None, or one line that says how it failed."""
+    """Run one statement; (None or one line that says how it failed, the number that a failed check carries)."""
     code = compile(ast.Module([node], []), "<the changed page>", "exec")
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), _alarm(limit):
             exec(code, space)
     except AssertionError as error:
-        return " · ".join(str(error).strip().splitlines()[1:2] or [str(error)]).strip() or "AssertionError"
+        said = str(error).strip().splitlines()
+        number = re.search(r"\((\d[\d.]*)\)", said[0]) if said else None
+        return " · ".join(said[1:2] or said[:1]).strip() or "AssertionError", number[1] if number else "a claim"
     except TimeoutError:
-        return f"took more than {limit:g} s here"
+        return f"took more than {limit:g} s here", None
     except Exception as error:      # whatever stops the page has noticed the change
-        return f"stopped with {type(error).__name__}: {' '.join(str(error).split())[:90]}"
-    return None
+        return f"stopped with {type(error).__name__}: {' '.join(str(error).split())[:90]}", None
+    return None, None
 
 
 @contextlib.contextmanager
@@ -190,10 +198,10 @@ def _alarm(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
-def _said(node):
-    """The sentence of a statement's first check."""
-    call = next(c for c in ast.walk(node) if isinstance(c, ast.Call) and getattr(c.func, "id", "") == "check")
-    text = call.args[1]
+def _said(node, eq):
+    """The sentence of a statement's first check of an equation."""
+    calls = [c for c in ast.walk(node) if isinstance(c, ast.Call) and getattr(c.func, "id", "") == "check"]
+    text = next(c.args[1] for c in calls if ast.unparse(c.args[0]) == repr(eq))
     return text.value if isinstance(text, ast.Constant) else ast.unparse(text)
 
 
