@@ -57,6 +57,7 @@ PROBES = [
     Probe("12", "psnr", (image(5, 6), image(5, 6).flip(0), 1.0), without=("bytes",)),
     Probe("12", "ssim", (image(16, 17), image(16, 17).flip(0), 1.0), without=("bytes",), loose=5e-3),
     Probe("13", "kl_diag_gaussian", (t(1, -2, 3), t(0, 1, -1)), without=("bytes",)),     # no negative bytes
+    Probe("32", "edit_ops", (grid(6), grid(5, step=2)), without=("NaN", "empty")),      # any tokens; two empty texts have no edits
     Probe("41", "hitrate_at_k", (RELEVANCE, SCORES, 2)),
     Probe("41", "precision_at_k", (RELEVANCE, SCORES, 3)),
     Probe("41", "recall_at_k", (RELEVANCE, SCORES, 3)),
