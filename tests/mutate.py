@@ -113,16 +113,19 @@ def sweep(number, only="", jobs=2, seconds=120, tests=True, report=print):
     torch.set_default_dtype(space["__default_dtype__"])
     bench = Workbench(notebook.statements, space, limit=seconds)
 
+    patience = seconds
     if tests and functions:
-        fate = in_child(lambda: by_the_tests(notebook, functions[0], functions[0]), 5 * seconds)
+        start = time.perf_counter()
+        fate = in_child(lambda: by_the_tests(notebook, functions[0], functions[0]), 10 * seconds)
+        patience = max(seconds, 10 * (time.perf_counter() - start))        # a crowded machine is not a noticed change
         assert fate is None, f"the tests of {number} fail with nothing changed, every change would seem noticed: {fate}"
 
     def one(node, label, twin):
         start = time.perf_counter()
         fate = in_child(lambda: on_the_bench(bench, node.name, twin), seconds)
-        fate = fate or (in_child(lambda: by_the_tests(notebook, node, twin), seconds) if tests else None)
+        fate = fate or (in_child(lambda: by_the_tests(notebook, node, twin), patience) if tests else None)
         everything = bench.known[node.name][1] and not any(fate for *_, fate in bench.known[node.name][1])
-        fate = fate or (None if everything else in_child(lambda: from_the_start(notebook, node, twin), 2 * seconds))
+        fate = fate or (None if everything else in_child(lambda: from_the_start(notebook, node, twin), patience))
         return fate, time.perf_counter() - start
 
     found = {}

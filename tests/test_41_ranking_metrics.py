@@ -1,5 +1,6 @@
 """Notebook 41: its public functions on inputs the page does not show, and its checks against broken formulas."""
 
+import ast
 import copy
 import math
 
@@ -234,8 +235,14 @@ def test_knn_leaves_the_item_itself_out(nb):
     log = Ratings(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), torch.ones(3), torch.arange(3), 3, 3)
     cosine = 1 / math.sqrt(2)
     assert nb["knn_scores"](log, [0, 1, 2]).numpy() == pytest.approx(np.array([[cosine, cosine, 0], [cosine, 0, 0], [0, 0, 0]]))
-    kept = nb["past_only"](log, 1, 2)
-    assert kept.tolist() == [True, True, False]
+    query = Ratings(torch.tensor([0, 1, 2]), torch.tensor([2, 2, 2]), torch.ones(3), torch.tensor([3, 3, 3]), 3, 3)
+    assert nb["knn_each"](log, query, nb["past_only"], size=2).numpy() == pytest.approx(nb["knn_scores"](log, [0, 1, 2]).numpy(), abs=1e-4)
+    times = torch.tensor([[0.0, 1.0], [NAN, 2.0]])
+    user, time = torch.tensor([1])[:, None, None], torch.tensor([2])[:, None, None]
+    assert nb["past_only"](times, user, time).tolist() == [[[True, True], [False, False]]]
+    late = times * 100_000
+    assert nb["near"](late, user, time).tolist() == [[[True, True], [False, False]]]
+    assert nb["far"](late, user, time).tolist() == [[[True, False], [False, True]]]
 
 
 # ---- weights, samples -----------------------------------------------------------------------------------------------------
@@ -373,3 +380,51 @@ def test_splits_of_arrays_of_nothing_and_without_times(nb):
                 split(bad)
     with pytest.raises(ValueError, match="negative"):
         nb["surprise"]([0], [-1, 2])
+
+
+def test_what_has_no_meaning_is_refused_in_words(nb):
+    for call, message in (
+            (lambda: nb["random_dcg"]([1, 0], 5), "k <= n"), (lambda: nb["dcg_loop"]([2, 1], 2, "Exp"), 'gain is "exp"'),
+            (lambda: nb["roc_auc"]([1, 0], torch.tensor([2**60, 2**60 + 1])), "ranks instead"),
+            (lambda: nb["self_information"]([0], 0.5), "one number per item"), (lambda: nb["self_information"]([0], np.full((2, 2), 0.5)), "one number"),
+            (lambda: nb["coverage"](np.zeros((0, 2), dtype=int), 0), "at least one item"),
+            (lambda: nb["diversity"](np.zeros((3, 0)), "cosine"), "dim >= 1"), (lambda: nb["f_beta"](np.ones(2), np.ones(3), np.ones(2)), "one shape"),
+            (lambda: nb["top_lists"](np.ones((1, 3)), 9), "from 1 to the number 3"), (lambda: nb["top_lists"](np.ones((1, 3)), 0), "from 1 to")):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert nb["mean_over_users"]([1, 2]) == (1.5, 0)
+    assert float(nb["f_beta"](1, 2, 3)) == pytest.approx(2 / 7)
+
+
+def test_gains_do_not_overflow_in_half_precision(nb):
+    scores = np.array([2, 1], np.float16)
+    assert float(nb["dcg_at_k"]([20.0, 3], scores, 2)) == pytest.approx(2**20 - 1 + 7 / math.log2(3))
+    assert float(nb["dcg_at_k"]([90_000.0, 3], scores, 2, gain="linear")) == pytest.approx(90_000 + 3 / math.log2(3))
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_weights_do_not_depend_on_the_unit_of_all_changes(nb, unit):
+    two = d(-2.0, 0.5, 0.4, -1.0, -1.0, -0.2).view(3, 2)
+    w, margin = nb["degradation_weights"](two)
+    w_unit, margin_unit = nb["degradation_weights"](unit * two)
+    assert torch.allclose(w, w_unit, atol=1e-9) and margin_unit == pytest.approx(unit * margin) and margin > 0.5
+    assert math.copysign(1, nb["degradation_weights"](torch.cat([two, -two]))[1]) == 1, "no -0.0"
+
+
+PREPARATION = [     # what breaks the data or the protocol, and the claim that must say so
+    ("train = position < torch.ceil(checked_fraction(fraction) * length.double() - 1e-9)",
+     "train = position >= length - torch.ceil(checked_fraction(fraction) * length.double() - 1e-9)", "by events trains on"),
+    ("cut = ratings.time.sort().values[int(checked_fraction(fraction) * len(ratings))]",
+     "cut = ratings.time.sort().values[int((1 - checked_fraction(fraction)) * len(ratings))]", "80% train"),
+    ("share = ((T < time) & others).sum((1, 2)) / others.sum((1, 2))", "share = torch.zeros(len(time)).double()", "thinned keeps"),
+    ('good.masked_fill(genre[:, 1] == 0, -1.0)', 'good.masked_fill(genre[:, 1] == 1, -1.0)', "one genre"),
+    ("for f in (ndcg_at_k, recall_at_k)]", "for f in (ndcg_at_k, precision_at_k)]", "the report by"),
+]
+
+
+@pytest.mark.parametrize("old, new, noticed", PREPARATION)
+def test_broken_protocols_are_noticed(old, new, noticed):
+    broken = BOOK.with_source(old, new)
+    target, = (n for n in broken.statements if isinstance(n, ast.Expr) and "claim(" in ast.unparse(n)[:8] and noticed in ast.unparse(n))
+    with pytest.raises(AssertionError):
+        broken.run(broken.needed([target]))

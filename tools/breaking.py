@@ -23,7 +23,7 @@ SIGN = {ast.Add: "+", ast.Sub: "−", ast.Mult: "*", ast.Div: "/", ast.MatMult: 
         ast.And: "and", ast.Or: "or", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
 OTHER = {"exp": "log", "log": "exp", "sum": "mean", "mean": "sum", "max": "min", "min": "max", "sin": "cos", "cos": "sin",
          "tanh": "sigmoid", "zeros_like": "ones_like", "ones_like": "zeros_like", "argmax": "argmin", "cumsum": "cumprod"}
-SYMMETRIC = {"promote_types", "maximum", "minimum", "max", "min", "isclose", "allclose", "equal", "array_equal", "hypot"}
+NOT_SWAPPED = {"isinstance", "promote_types", "maximum", "minimum", "max", "min", "isclose", "allclose", "equal", "array_equal", "hypot"}
 LIMIT = 6.0         # seconds that one statement may take inside a page
 
 
@@ -71,7 +71,7 @@ def _changes(node):
     if isinstance(node, ast.Attribute) and node.attr in OTHER:
         yield f"{node.attr} → {OTHER[node.attr]}", set_to(attr=OTHER[node.attr])
     if isinstance(node, ast.Call) and len(node.args) == 2 and not node.keywords and \
-            getattr(node.func, "attr", getattr(node.func, "id", "")) not in SYMMETRIC:
+            getattr(node.func, "attr", getattr(node.func, "id", "")) not in NOT_SWAPPED:
         yield "arguments swapped", lambda n: setattr(n, "args", n.args[::-1])
     if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.ctx, ast.Load):
         yield "pair swapped", lambda n: setattr(n, "elts", n.elts[::-1])
