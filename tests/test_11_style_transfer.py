@@ -1,10 +1,13 @@
-"""Notebook 11: its public functions on inputs the page does not show, and VGG-19's weights without the network."""
+"""Notebook 11: its public functions on inputs the page does not show, the script that paints its large picture, and wrong variants that its checks notice."""
 
+import importlib.util
+
+import numpy as np
 import pytest
 import torch
 
 from helpers import data
-from tests.book import book
+from tests.book import ROOT, book
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +139,90 @@ def test_stylize_names_a_wrong_option(nb, options, says):
     with pytest.raises(ValueError, match=says):
         nb["stylize"](rand(3, 16, 16).float(), rand(3, 16, 16).float(), steps=1, **options)
 
+
+def test_a_noise_start_is_noise_around_grey(nb):
+    noise = nb["starting_image"]("noise", rand(3, 20, 20))
+    assert (noise - 0.5).abs().max() <= 0.1 and noise.std() > 0.05 and torch.equal(noise, nb["starting_image"]("noise", rand(3, 20, 20)))
+
+
+# --- pictures worth sharing -------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def small_net(nb):
+    torch.manual_seed(0)
+    return nb["VGG"](2).requires_grad_(False)
+
+
+def test_the_colour_layer_is_the_image_and_a_one(nb, small_net):
+    x = rand(3, 18, 20).float()
+    coloured = nb["WithColour"](small_net)
+    features = coloured(x)
+    assert set(features) == {*nb["LAYERS"], "colour"} and torch.equal(features["conv2_1"], small_net(x)["conv2_1"])
+    assert torch.equal(features["colour"][0, :3], x) and torch.equal(features["colour"][0, 3], torch.ones(18, 20))
+    assert set(coloured(x, "conv1_2")) == {"conv1_1", "conv1_2", "colour"} and coloured(x[None])["colour"].shape == (1, 4, 18, 20)
+
+
+def test_repeated_edges_are_those_of_a_copy(nb, small_net):
+    x, before = torch.full((3, 32, 32), 0.9), small_net(torch.full((3, 32, 32), 0.9))["conv2_2"]
+    flat = nb["replicate_edges"](small_net)(x)["conv2_2"]
+    assert torch.allclose(flat, flat[..., :1, :1].expand_as(flat), atol=1e-5), "a constant image has constant features"
+    assert torch.equal(small_net(x)["conv2_2"], before) and before.std((2, 3)).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32])
+def test_recoloured_photos_have_the_wanted_colours(nb, kind):
+    image, like = data.photo("cat", 40).to(kind), data.photo("tiles", 30).to(kind)
+    before = image.clone()
+    x = nb["recolour"](image, like)
+    assert x.dtype == kind and x.shape == image.shape and torch.equal(image, before)
+    for measure, atol in ((lambda v: v.flatten(1).mean(1), 1e-5), (lambda v: torch.cov(v.flatten(1), correction=0), 1e-4)):
+        assert torch.allclose(measure(x), measure(like), atol=atol)
+    assert torch.allclose(nb["recolour"](image, image), image, atol=1e-4), "what has the colours already stays as it is"
+
+
+def test_a_grey_photo_is_recoloured_without_nan(nb):
+    assert nb["recolour"](data.photo("camera", 32), data.photo("tiles", 32)).isfinite().all()
+
+
+def test_paint_goes_through_its_levels(nb, small_net):
+    content, style, sides = rand(3, 48, 36).float(), rand(3, 40, 44, seed=1).float(), []
+    before = content.clone()
+
+    class Watched(torch.nn.Module):
+        mean = small_net.mean
+
+        def forward(self, x, layers=nb["LAYERS"]):
+            sides.append(tuple(x.shape[-2:]))
+            return small_net(x, layers)
+
+    x = nb["paint"](content, style, Watched(), shares=(0.5, 1), steps=(2, 2), weights={"conv1_1": 1.0})
+    assert x.shape == content.shape and 0 <= x.min() and x.max() <= 1 and torch.equal(content, before)
+    assert {(24, 18), (20, 22), (48, 36), (40, 44)} == set(sides), "photo and style are reduced alike"
+    with pytest.raises(ValueError):
+        nb["paint"](content, style, small_net, shares=(0.5, 1), steps=(2,), weights={"conv1_1": 1.0})
+
+
+def test_the_script_paints_the_large_picture():
+    spec = importlib.util.spec_from_file_location("make_style_transfer", ROOT / "data/make_style_transfer.py")
+    spec.loader.exec_module(script := importlib.util.module_from_spec(spec))
+    twice = [list(script.pictures(pairs=[("cat", "tiles"), ("cat", "waves")], side=36, style_side=40, steps=(2, 2, 2))) for _ in range(2)]
+    assert all(x.shape == (3, 36, 36) and x.isfinite().all() for x in twice[0]) and torch.allclose(twice[0][1], twice[1][1], atol=1e-3)
+    image = script.row(twice[0])
+    assert image.size == (72, 36) and np.allclose(np.asarray(image)[0, 36] / 255, twice[0][1][:, 0, 0], atol=3e-3)
+
+
+@pytest.mark.parametrize("eq, old, new", [
+    ("11.1", "return torch.linalg.vector_norm(A - B)", "return (A - B).abs().sum()"),
+    ("11.4", "return (A - B).square().sum()", "return (A - B).square().sum() / 2"),
+    ("11.13", "return 2 / (C * H * W) * (D", "return 4 / (C * H * W) * (D"),
+    ("11.13", "D = gram_matrix(A) / (2 * C * H * W) - ", "D = gram_matrix(A) / (C * H * W) - "),
+    ("11.15", "return alpha * content + beta * total_style_loss", "return alpha * content + 2 * beta * total_style_loss"),
+])
+def test_the_checks_notice(eq, old, new):
+    assert book("11").notices(old, new, eq)
+
+
+# --- the transform network --------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("shape", [(1, 3, 16, 16), (2, 3, 17, 19), (3, 18, 31), (3, 35, 16)])
 def test_the_transform_network_keeps_every_size(nb, shape):
