@@ -1265,7 +1265,7 @@ gallery({f"{which}, {name}": texture for which in ("strokes", "tiles") for name,
 rims.round(2)
 
 # %% [markdown]
-# The frame that zeros leave is a thin one, in the tiles and in the strokes; the waves have none. In a stylised photo it is hard to tell from what the photo has at its edge.
+# The frame that zeros leave is thin and hardly seen at this size: the table shows it in the tiles and in the strokes, in the waves hardly. In a stylised photo it is hard to tell from what the photo has at its edge.
 #
 # All four together at 384 pixels, the style at 512: a **stored** picture, made by `python data/make_style_transfer.py` with this page's `paint`, not computed by this run. Three levels at 128, 256 and 384 pixels, 80, 60 and 45 evaluations, $\alpha=1$, $\beta=20\,HW$ at every level,
 # $4\,TV_1$, the page's style weights and $10^5$ for the colour layer; nothing random.
@@ -2032,7 +2032,7 @@ ratio = vgg_multiplications(1024, 1024, 64) / vgg_multiplications(1024, 1024, 16
 print(f"VGG-19 itself needs {ratio:.1f} times the multiplications of our net")
 
 # %% [markdown]
-# The order of magnitude in the notes is that of pixel optimisation with our *small* net on a machine like this one; by itself it says nothing without the machine, the network and the number of evaluations: VGG-19 needs about sixteen times the work of our small net. One forward pass of the transform network needs no VGG at all.
+# The notes' figure by itself says nothing without the machine, the network and the number of evaluations: the line above is for our *small* net, 300 evaluations and this machine as busy as it was; VGG-19 needs about sixteen times the work. One forward pass of the transform network needs no VGG at all.
 
 # %% tags=["nbval-ignore-output"]
 exponents = {column: np.polyfit(np.log(cost.index[1:]), np.log(cost[column].iloc[1:]), 1)[0]
