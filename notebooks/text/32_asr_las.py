@@ -729,7 +729,7 @@ x, lengths = log_mel_batch(shown_sounds)
 # %% tags=["hide-input"]
 def draw_wave(ax, sound, step=40):
     """The largest and smallest sample of every 5 ms."""
-    parts = np.array(sound)[:len(sound) // step * step].reshape(-1, step)
+    parts = sound.numpy()[:len(sound) // step * step].reshape(-1, step)
     start = np.arange(len(parts)) * step / 8000
     ax.fill_between(start, parts.min(1), parts.max(1), color="#1b4f8f", lw=0)
 
@@ -1392,13 +1392,13 @@ def straightness(model, sounds, texts):
 fig, axes = plt.subplots(3, 1, figsize=(8.6, 6), height_ratios=[1, 1.1, 2], sharex=True, dpi=64)
 straight = straightness(las, quiet_sounds[:20], quiet_refs[:20])
 n_words = np.array([len(spoken_text.split()) for spoken_text in quiet_refs[:20]])
-clearest = int((straight * (n_words == n_words.max())).argmax())
+clearest = int((straight * (n_words > 1)).argmax())
 draw_reading(las, quiet_sounds[clearest], quiet_refs[clearest], axes)
 axes[0].set_title("Nobody told the network where a letter sounds (␣ space, ■ end)", pad=18)
 plt.show()
 
 # %% [markdown]
-# This is the clearest of the longest among twenty test utterances; how straight are they all? Measure the
+# This is the clearest of twenty test utterances (single words aside); how straight are they all? Measure the
 # correlation between the number of a letter and the place on which its attention is centred. In short
 # sequences attention often finds the *word* and then stays or looks ahead: once `s`, `e` are written, only
 # one digit is left that begins so, and the listener's states, which have read in both directions, know it.
@@ -1907,7 +1907,7 @@ claim("the best order is within 5 % of the floor", min(perplexities), below=1.05
 fig, ax = plt.subplots(figsize=(6, 2.7))
 ax.plot(list(lms), perplexities, "o-", label="letter model on new texts")
 ax.axhline(floor, color="#222222", lw=0.9, ls="--")
-ax.text(6.2, floor * 0.9, f"entropy of the source: {floor:.2f}", fontsize=9)
+ax.text(5.2, floor * 1.2, f"entropy of the source: {floor:.2f}", fontsize=9)
 ax.set(xlabel="order $n$ (letters of context + 1)", ylabel="perplexity", yscale="log",
        ylim=(1.3, 20),
        yticks=[1.5, 2, 3, 5, 10], yticklabels=["1.5", "2", "3", "5", "10"])
@@ -2121,8 +2121,9 @@ for way, written_texts in hypotheses.items():
         rows[way] |= {title: round(mean_rate, 3), f"interval of {title}":
         f"{low:.3f} to {high:.3f}"}
         measured(f"{title.lower()}_{re.sub(r'[^a-z0-9]+', '_', way)}", mean_rate, se)
-if rows["beam 8"]["WER"]:
-    measured("relative_gain", 100 * (1 - rows["beam 8, fusion"]["WER"] / rows["beam 8"]["WER"]))
+if wer(refs, hypotheses["beam 8"]):
+    ratio = wer(refs, hypotheses["beam 8, fusion"]) / wer(refs, hypotheses["beam 8"])
+    measured("relative_gain", 100 * (1 - ratio))
 print("weights chosen on the development voices:", LAM_OF)
 pd.DataFrame(rows).T
 
@@ -2328,15 +2329,22 @@ if os.environ.get("COURSE_FULL") and strangers:
 #
 # Every text that was written is in [asr_hypotheses.csv](../data/asr_hypotheses.csv).
 #
-# **Four speakers do not make a recogniser of strangers.** The spread in (b) is one of *speakers*, and six of
-# them (two at a time, from three trainings) say little about a seventh. What helps a little is to make more
-# speakers of few: other speeds, shifts of the mel axis, SpecAugment, the bundled synthetic voices; this run
-# used all four, and we did not isolate which of them did it.
+# What we see: with people it knows, the recogniser makes about one error in thirty words, and the letter
+# model halves that (relative gain <!--full:32.relative_gain-->50<!--/full--> %, $\lambda$ chosen on takes
+# 5–9): the source of the digits is far more predictable than English. One digit alone is *harder* than a
+# digit in company; perhaps because the normalisation then sees only half a second of sound.
+#
+# **Four speakers do not make a recogniser of strangers.** The spread in (b) is one of *speakers*: one
+# stranger is understood almost as well as a friend, another is lost in every third word. Six of them (two at
+# a time, from three trainings) say little about a seventh. What should help is to make more speakers of few:
+# other speeds, shifts of the mel axis, SpecAugment, the bundled synthetic voices. This run used all four;
+# which of them helped was not isolated.
 #
 # Published, on other data, so compare the relative gain and not the level: LAS on Google voice search made a
-# WER of 14.1 % without and 10.3 % with a language model, −27 % (Chan et al. 2016). For FSDD, small
-# convolutional networks are reported at 97–98 % of single digits on random splits with the speakers known;
-# beside it stands 1 − WER of our one-digit sequences. For unseen speakers we found no published figure.
+# WER of 14.1 % without and 10.3 % with a language model, −27 % (Chan et al. 2016). For FSDD, a small
+# convolutional network (sound-mnist, three speakers, random split) is reported at 97–98 % of single digits;
+# beside it stands 1 − WER of our one-digit sequences, which is lower. For unseen speakers we found no
+# published figure.
 
 # %% [markdown]
 # ## Where the notes slip
@@ -2417,8 +2425,7 @@ for n_beam, beam_time in beam_seconds.items():
     axes[1].plot(*point, "o", color="#1b4f8f")
     axes[1].annotate(f"{n_beam}", point, fontsize=9, xytext=(0, 6 if n_beam in (1, 4, 16) else -14),
                      textcoords="offset points", ha="center")
-axes[1].margins(y=0.25)
-axes[1].set(xlabel="ms an utterance", ylabel="WER, noisy test", ylim=(0, None),
+axes[1].set(xlabel="ms an utterance", ylabel="WER, noisy test", ylim=(0, 0.3),
             title="beam widths 1 to 16, no language model")
 plt.show()
 
