@@ -1201,11 +1201,9 @@ painted = {pair: {way: paint(photo(pair[0], SIZE_NET), STYLES[pair[1]], **PLAIN 
                   for way, change in ONE_CHANGE.items()} for pair in progress(PAIRS)}
 
 # %% tags=["nbval-ignore-output"]
-shown = {}
-for row, (motif, manner) in enumerate(PAIRS):
-    shown |= {motif: photo(motif, SIZE_NET), manner: STYLES[manner][:, :SIZE_NET, :SIZE_NET]}
-    shown |= {way + " " * row: done for way, done in painted[motif, manner].items()}
-gallery(shown, columns=4)
+gallery({title + " " * row: done for row, (motif, manner) in enumerate(PAIRS) for title, done in
+         {motif: photo(motif, SIZE_NET), manner: STYLES[manner][:, :SIZE_NET, :SIZE_NET],
+          **painted[motif, manner]}.items()}, columns=4)
 
 # %% [markdown]
 # In numbers, all by the plain network: how far mean and covariance of the colours are from the style's, the style loss at `conv4_1` (arrangement), the content loss and the plain loss (11.15).
