@@ -23,7 +23,8 @@ SIGN = {ast.Add: "+", ast.Sub: "−", ast.Mult: "*", ast.Div: "/", ast.MatMult: 
         ast.And: "and", ast.Or: "or", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
 OTHER = {"exp": "log", "log": "exp", "sum": "mean", "mean": "sum", "max": "min", "min": "max", "sin": "cos", "cos": "sin",
          "tanh": "sigmoid", "zeros_like": "ones_like", "ones_like": "zeros_like", "argmax": "argmin", "cumsum": "cumprod"}
-NOT_SWAPPED = {"isinstance", "promote_types", "maximum", "minimum", "max", "min", "isclose", "allclose", "equal", "array_equal", "hypot"}
+NOT_SWAPPED = {"isinstance", "promote_types",
+               "maximum", "minimum", "max", "min", "isclose", "allclose", "equal", "array_equal", "hypot"}
 LIMIT = 6.0         # seconds that one statement may take inside a page
 
 
@@ -125,6 +126,8 @@ class Workbench:
                 fate, failed = (broken, None) if broken else _attempt(twin, space, self.limit)
                 if fate and not failed:
                     lost |= {n: fate for n in p.binds(node)}
+                elif not fate:
+                    lost = {n: why for n, why in lost.items() if n not in p.binds(node)}      # bound anew
                 named = equations.get(id(node), [])
                 verdicts += [(node, eq, fate) for eq in dict.fromkeys([failed] if failed in named else named)]
                 if named and fate and first:

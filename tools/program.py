@@ -4,6 +4,7 @@ import ast
 
 CHANGES = {"append", "extend", "insert", "update", "add", "pop", "load_state_dict", "fit", "initialize", "eval", "train", "to",
            "double"}        # methods that change their object, besides those that end in _
+COMPREHENSIONS = ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp
 
 
 def code_cells(text):
@@ -74,6 +75,9 @@ def uses(node):
         return inside - own | set().union(*map(uses, outside))
     if isinstance(node, ast.Name):
         return {node.id} if isinstance(node.ctx, ast.Load) else set()
+    if isinstance(node, COMPREHENSIONS):
+        inside = set().union(*(uses(child) for child in ast.iter_child_nodes(node)))
+        return inside - _targets(node) | uses(node.generators[0].iter)          # that one is evaluated outside
     return set().union(*(uses(child) for child in ast.iter_child_nodes(node)))
 
 
@@ -83,13 +87,26 @@ def binds(node):
         return {node.name}
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         return {(a.asname or a.name).split(".")[0] for a in node.names}
-    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    names = _stored_names(node)
     names |= {_base(n) for n in ast.walk(node) if isinstance(n, (ast.Subscript, ast.Attribute)) and isinstance(n.ctx, ast.Store)}
     names |= {n.name for n in ast.walk(node) if is_definition(n)}
     for call in (n for n in ast.walk(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
         if call.func.attr.endswith("_") or call.func.attr in CHANGES:
             names.add(_base(call.func))
     return names - {""}
+
+
+def _targets(comprehension):
+    """The variables of a comprehension: they exist inside it only."""
+    return {n.id for part in comprehension.generators for n in ast.walk(part.target) if isinstance(n, ast.Name)}
+
+
+def _stored_names(node):
+    """Names that a statement assigns, without the variables of comprehensions."""
+    if isinstance(node, ast.Name):
+        return {node.id} if isinstance(node.ctx, ast.Store) else set()
+    inside = set().union(*(_stored_names(child) for child in ast.iter_child_nodes(node)))
+    return inside - _targets(node) if isinstance(node, COMPREHENSIONS) else inside
 
 
 def _base(node):
@@ -163,7 +180,7 @@ class _Graph:
 
     def stored(self, k):
         """Names that statement k binds to something new (not merely changes)."""
-        return {n.id for n in ast.walk(self.program[k]) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        return _stored_names(self.program[k])
 
     def binders(self, name, k):
         """The statements before k that made `name` what it is there, back to the one that bound it."""

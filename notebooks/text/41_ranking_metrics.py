@@ -94,7 +94,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from ipywidgets import Dropdown, IntSlider, SelectionSlider, interact
+from ipywidgets import Dropdown, IntSlider, SelectionSlider, fixed, interact
 from scipy import stats
 from scipy.optimize import linprog, minimize_scalar
 from scipy.spatial.distance import pdist
@@ -439,6 +439,8 @@ for beta in (0.5, 1.0, 2.0):
     both = [f_beta(tp, fp, fn, beta), (1 + beta**2) * P * S / (beta**2 * P + S)]
     check("41.4", f"F of beta = {beta}: both forms are scikit-learn's", both,
           [sk.fbeta_score(host(liked), host(chosen), beta=beta)] * 2, atol=1e-6)
+
+# %%
 check("41.4", "the default is F1", f_beta(tp, fp, fn), sk.f1_score(host(liked), host(chosen)),
       atol=1e-12)
 
@@ -803,6 +805,8 @@ by_hand = [2, 0, 3, 1, 0, 0]
 check("41.9", "hitrate 1, precision 2/3, recall 2/3",
       [f(by_hand, 3) for f in (hitrate_loop, precision_loop, recall_loop)], [1, 2 / 3, 2 / 3])
 check("41.10", "AP (1 + 2/3) / 3", average_precision_loop(by_hand, 3), 5 / 9, atol=1e-12)
+
+# %%
 check("41.11", "DCG 6.5 with the exponential gain, 3.5 with the linear one",
       [dcg_loop(by_hand, 3, gain) for gain in ("exp", "linear")], [6.5, 3.5])
 check("41.13", "nDCG .692 and .735", [ndcg_loop(by_hand, 3, gain) for gain in ("exp", "linear")],
@@ -1402,7 +1406,8 @@ sees = {change: {m for m, e in zip(VIEWS, row) if abs(e) > 1e-9}
 claim("hitrate sees none of the six changes", "hitrate" not in set().union(*sees.values()))
 claim("only DCG and nDCG see grades", sees["swap the 3 and the 1"] == {"DCG", "nDCG"})
 claim("only AUC sees the order below k", sees["move the 2 down to the end"] == {"AUC"})
-claim("nDCG rises although every liked item got worse", effect[-1, 6], above=0, trivial=effect[-1, 5])
+claim("nDCG rises although every liked item got worse", effect[-1, 6], above=0,
+      trivial=effect[-1, 5])
 
 # %%
 # and AUC hardly looks at the top: the only relevant item stands at position 11 of 1,000
@@ -1492,8 +1497,8 @@ def list_of_vectors(x, name):
     """x as float64 (…, k, dim) with k >= 2, finite; ValueError otherwise."""
     x = finite(x, name)
     if x.ndim < 2 or x.shape[-2] < 2 or x.shape[-1] < 1:
-        raise ValueError(f"{name} need at least two items, (…, k, dim) with k >= 2, dim >= 1, got "
-                         f"{tuple(x.shape)}")
+        raise ValueError(f"{name} need at least two items, (…, k, dim) with k >= 2, dim >= 1, "
+                         f"got {tuple(x.shape)}")
     return x
 
 
@@ -1547,6 +1552,8 @@ check("41.25", "euclidean: SciPy's pairwise distances", diversity(features),
       [pdist(x).mean() for x in host(features)], atol=1e-12)
 check("41.25", "cosine: SciPy's, too", diversity(features + 0.1, "cosine"),
       [pdist(x, "cosine").mean() for x in host(features + 0.1)], atol=1e-12)
+
+# %%
 claim("genre entropy is SciPy's", genre_entropy(features),
       [stats.entropy(x.sum(0), base=2) for x in host(features)], atol=1e-12)
 check("41.26", "mean squared distance = twice the variance", 2 * metadata_variance(features),
@@ -1615,7 +1622,8 @@ def coverage(recommended, n_items):
     if n_items < 1:
         raise ValueError(f"a catalogue has at least one item, got n_items = {n_items}")
     ids, real = listed_ids(recommended, n_items)
-    return torch.tensor(ids[real].unique().numel() / n_items, dtype=torch.float64, device=ids.device)
+    share = ids[real].unique().numel() / n_items
+    return torch.tensor(share, dtype=torch.float64, device=ids.device)
 
 # %%
 in_lists = len(set().union(*tens.tolist())) / ratings.n_items
@@ -1796,13 +1804,18 @@ by_user = pd.DataFrame({"user": host(ratings.user), "item": host(ratings.item),
 lasts = by_user.groupby("user").tail(1).sort_index()
 lasts = lasts[by_user.groupby("user").size()[lasts.user].to_numpy() > 1]
 claim("leave-one-out hides pandas' last rows", ids["leave-one-out"][1], lasts[["user", "item"]])
+
+# %%
 place = by_user.groupby("user").cumcount().sort_index().to_numpy()
 length = by_user.groupby("user")["time"].transform("size").sort_index().to_numpy()
 everything = torch.stack([ratings.user, ratings.item], 1)
 claim("by events trains on the first 80% of every history, by pandas", ids["by events"][0],
       everything[torch.from_numpy(place < np.ceil(0.8 * length - 1e-9)).to(device)])
 claim("by time and at random 80% train",
-      [len(splits[name][0]) / len(ratings) for name in ("by time", "random")], [0.8, 0.8], atol=0.01)
+      [len(splits[name][0]) / len(ratings) for name in ("by time", "random")], [0.8, 0.8],
+      atol=0.01)
+
+# %%
 claim("every split keeps every rating once",
       [len(torch.cat(parts).unique(dim=0)) for parts in ids.values()], [len(ratings)] * 4)
 
@@ -1846,8 +1859,8 @@ facts = pd.DataFrame({name: {
 facts.round(2)
 
 # %% [markdown]
-# Here only the split by time shows a recommender users it does not know (a random split can, if somebody
-# has few ratings). None of the four replaces an online test, two random groups of users with the old and the new recommender: the topic of the A/B notebooks.
+# can, if somebody has few ratings). None of the four replaces an online test, two random groups of users
+# with the old and the new recommender: the topic of the A/B notebooks.
 #
 # ### How much does a leak add?
 #
@@ -1908,7 +1921,7 @@ def knn_scores(train, users, own=None):
     X = seen_matrix(train)
     norm = X.sum(0).clamp(min=1).sqrt()
     own = X[users] if own is None else own
-    return ((own / norm) @ X.T) @ X / norm - own * (X.sum(0) > 0)  # an item's cosine with itself is 1
+    return ((own / norm) @ X.T) @ X / norm - own * (X.sum(0) > 0)  # cosine with itself: 1
 
 
 def trend_scores(train, time, window=50_000):
@@ -2027,8 +2040,8 @@ extra, soon, later = (float((knn[name] - knn["past only"]).mean()) for name in
                       ("future, thinned", "past and next tenth", "past and later"))
 ahead = (knn - trend)[["with the future", "past only", "live, all users"]]  # of kNN over trend
 print("what the future adds to kNN, shop by shop:", leak.round(3))
-print(f"on average {leak.mean():.3f}; the next tenth alone {soon:+.3f}, what is later {later:+.3f}, "
-      f"thinned to as many events {extra:+.3f}")
+print(f"on average {leak.mean():.3f}; the next tenth alone {soon:+.3f}, what is later "
+      f"{later:+.3f}, thinned to as many events {extra:+.3f}")
 print("kNN minus trend, past only:", ahead["past only"].to_numpy().round(3))
 
 # %%
@@ -2037,6 +2050,8 @@ claim("the next tenth of the period brings more than half of it", soon, above=le
       trivial=later)
 claim("thinned to as many events it changes less than half of it", abs(extra),
       below=leak.mean() / 2, trivial=leak.mean())
+
+# %%
 claim("with the future kNN is ahead of trend in every shop", ahead["with the future"], above=0.03,
       trivial=ahead["live, all users"])
 claim("live, over all users, trend is ahead in every shop", -ahead["live, all users"], above=0.03,
@@ -2059,9 +2074,14 @@ norms = np.sqrt((X**2).sum(0).clip(1))
 cosines = X.T @ X / np.outer(norms, norms) - np.diag((X.sum(0) > 0).astype(float))
 everybody = torch.arange(SHOP_USERS, device=device)
 check("41.31", "kNN, all users", knn_scores(train, everybody), X @ cosines, atol=1e-10)
+
+# %%
 last = test[::30]
 check("41.31", "kNN of the past, event by event", knn_each(train, last, past_only), torch.cat(
-      [knn_scores(train[train.time < t], u[None]) for u, t in zip(last.user, last.time)]), atol=1e-4)
+      [knn_scores(train[train.time < t], u[None]) for u, t in zip(last.user, last.time)]),
+      atol=1e-4)
+
+# %%
 T = torch.full((SHOP_USERS, SHOP_ITEMS), torch.nan, dtype=torch.float64, device=device)
 T[train.user, train.item] = train.time.double()
 few_times = last.user[:, None, None], last.time[:, None, None]
@@ -2181,7 +2201,8 @@ clouds = {((-2, 0.5), (0.4, -1), (-1, -0.2)): True, ((1, 0), (-1, 0)): False, ((
           ((-1, 0.5), (1, -0.7)): True, ((-1, -0.1), (0.1, -1)): True, ((-0.1, 5), (-1, -1)): True}
 exercise("41.F", my_weights_exist, [((list(c),), answer) for c, answer in clouds.items()],
          mistakes={"you allowed positive weights only": lambda c: any(
-                       all(a * x + b * y < 0 for x, y in c) for a, b in host(uniform(4000, 2, seed=35))),
+                       all(a * x + b * y < 0 for x, y in c)
+                       for a, b in host(uniform(4000, 2, seed=35))),
                    "you forgot the gap across the angle ±π":
                    lambda c: _largest_gap(c, False) > math.pi + 1e-9,
                    "you looked for opposite pairs only": lambda c: not any(
@@ -2218,7 +2239,8 @@ exercise("41.F", my_weights_exist, [((list(c),), answer) for c, answer in clouds
 def degradation_weights(deltas):
     """(w, margin) of eq. (41.33): w (J,) in [-1, 1]. deltas: (E, J), finite, else ValueError.
 
-    A margin of 0 (up to 1e-9 of the largest change) means that no weights make every experiment lower the sum.
+    A margin of 0 (up to 1e-9 of the largest change) means that no weights make every experiment
+    lower the sum.
     """
     deltas = as_tensor(deltas)
     if deltas.ndim != 2 or 0 in deltas.shape or not deltas.isfinite().all():
@@ -2393,7 +2415,8 @@ outside = [sk.ndcg_score(liked[some], host(shown_scores.clamp(min=-1))[some], k=
            len(set(rows.flatten().tolist())) / ratings.n_items]
 claim("the report by scikit-learn, NumPy, SciPy and sets", report(shown_scores, relevant[clean]),
       outside, rtol=1e-6)
-firsts = {name: genre[top_lists(ranked_by[name], 1)[:, 0], 1].mean() for name in ("one genre", "good")}
+firsts = {name: genre[top_lists(ranked_by[name], 1)[:, 0], 1].mean()
+          for name in ("one genre", "good")}
 claim("one genre: the first place has it", firsts["one genre"], above=0.9, trivial=firsts["good"])
 tied_lists = top_lists(torch.zeros(4000, 8, dtype=torch.float64, device=device), 2)
 z = (torch.bincount(tied_lists.flatten(), minlength=8) - 1000) / math.sqrt(4000 * 0.25 * 0.75)
@@ -2408,8 +2431,8 @@ claim("eight tied items: each in a quarter of the lists of two, |z| < 4", z.abs(
 # %%
 deltas = torch.tensor(100 * (table.iloc[1:] / table.iloc[0] - 1).to_numpy())  # (5, 5), per cent
 w, margin = degradation_weights(deltas)
-claim("with all five in the fit the sum falls in each by the margin", deltas @ w, below=1e-6 - margin,
-      trivial=deltas.sum(1))
+claim("with all five in the fit the sum falls in each by the margin", deltas @ w,
+      below=1e-6 - margin, trivial=deltas.sum(1))
 check("41.34", "the dual programme agrees", margin, mixture_norm(deltas), rtol=1e-6, atol=1e-9)
 
 # %%
@@ -2422,7 +2445,8 @@ print(pd.DataFrame({"change of the sum when left out of the fit, %": left_out},
                    index=table.index[1:]).round(1).to_string(), "\n")
 gap = (ndcg_at_k(relevant, ranked_by["popular only"], 10)
        - ndcg_at_k(relevant, ranked_by["good"], 10))[relevant.sum(1) > 0]
-print(f"popular only minus good, nDCG@10 user by user: {gap.mean():+.4f} ± {gap.std() / len(gap)**0.5:.4f}")
+print(f"popular only minus good, nDCG@10 user by user: {gap.mean():+.4f} "
+      f"± {gap.std() / len(gap) ** 0.5:.4f}")
 print(f"margin with all five metrics: {margin:.2f}")
 pd.DataFrame({"weight": w.numpy(), "falls in … of 5": (deltas < 0).sum(0).numpy(),
               "margin without it": without,
@@ -2507,7 +2531,7 @@ plt.show()
 # %% tags=["nbval-ignore-output"]
 interact(draw_sampled, s=SelectionSlider(options=[1, 2, 5, 10, 20, 50, 99, 200, 500, 800, 950, 999],
                                          value=99, description="sampled opponents s", **WIDE),
-         k=IntSlider(10, 1, 20, description="length of the list k", **WIDE));
+         k=IntSlider(10, 1, 20, description="length of the list k", **WIDE), ax=fixed(None));
 
 # %% [markdown]
 # The order of two recommenders can turn round. Among $n=10{,}000$ items A always ranks the right item 60th;
@@ -2601,8 +2625,11 @@ host_rel, host_sc = host(big_rel), host(big_sc)
 check("41.13", "all users at once: scikit-learn's nDCG@10",
       ndcg_at_k(big_rel, big_sc, 10, "linear").mean(), sk.ndcg_score(host_rel, host_sc, k=10),
       rtol=1e-12)
+
+# %%
 big_ap = average_precision_at_k(big_rel, big_sc, COST_ITEMS).mean()
-check("41.7", "AUC of 100 users at once: scikit-learn's mean", roc_auc(big_rel[:100], big_sc[:100]).mean(),
+check("41.7", "AUC of 100 users at once: scikit-learn's mean",
+      roc_auc(big_rel[:100], big_sc[:100]).mean(),
       sk.roc_auc_score(host_rel[:100] > 0, host_sc[:100], average="samples"), rtol=1e-12)
 check("41.10", "all users at once: scikit-learn's label ranking AP", big_ap,
       sk.label_ranking_average_precision_score(host_rel > 0, host_sc), rtol=1e-12)
@@ -2751,8 +2778,9 @@ break_it()
 #
 # *Порядок.* Сортируем объекты по убыванию оценок модели $a_{ui}$ и показываем первые $k$: $R_u(k)$. Пусть
 # $L_u$ — релевантные объекты, $m=\lvert L_u\rvert$. Попадание (0 или 1) hitrate@k
-# $=[R_u(k)\cap L_u\ne\varnothing]$, его среднее по пользователям — доля попаданий; точность precision@k $=\lvert R_u(k)\cap L_u\rvert/k$; полнота recall@k
-# $=\lvert R_u(k)\cap L_u\rvert/m$; порядка внутри списка они не видят. Видят: средняя точность AP@k
+# $=[R_u(k)\cap L_u\ne\varnothing]$, его среднее по пользователям — доля попаданий; точность precision@k
+# $=\lvert R_u(k)\cap L_u\rvert/k$; полнота recall@k $=\lvert R_u(k)\cap L_u\rvert/m$; порядка внутри
+# списка они не видят. Видят: средняя точность AP@k
 # $=\frac1{\min(k,m)}\sum_{p\le k}[r_{(p)}>0]\,\mathrm{precision@}p$ и обратный ранг RR@k $=1/p$, где
 # $p\le k$ — позиция первого релевантного объекта (0, если его нет среди первых $k$); усредняя по
 # пользователям, получаем MAP и MRR.
@@ -2814,10 +2842,10 @@ break_it()
 #
 # **Ответ по-русски.** Пусть $R$ — показанные $k$ объектов, $L$ — $m$ релевантных. Тогда hitrate
 # $=[R\cap L\ne\varnothing]$, точность precision $=\lvert R\cap L\rvert/k$, полнота recall
-# $=\lvert R\cap L\rvert/m$, $\mathrm{DCG@}k=\sum_{p\le k}g(r_{(p)})/\log_2(p+1)$, nDCG = DCG/IDCG, где IDCG —
-# DCG всех кандидатов в наилучшем порядке. Здесь $m=3$, среди первых трёх релевантных два. hitrate@3 = 1 (попадание есть);
-# precision@3 = 2/3 (попадания делим на $k$); recall@3 = 2/3 (попадания делим на $m$). Дисконты
-# $1/\log_2(p+1)$: $1;\ 0{,}631;\ 0{,}5$.
+# $=\lvert R\cap L\rvert/m$, $\mathrm{DCG@}k=\sum_{p\le k}g(r_{(p)})/\log_2(p+1)$, nDCG = DCG/IDCG, где
+# IDCG — DCG всех кандидатов в наилучшем порядке. Здесь $m=3$, среди первых трёх релевантных два.
+# hitrate@3 = 1 (попадание есть); precision@3 = 2/3 (попадания делим на $k$); recall@3 = 2/3 (попадания
+# делим на $m$). Дисконты $1/\log_2(p+1)$: $1;\ 0{,}631;\ 0{,}5$.
 #
 # При $g(r)=2^r-1$: DCG@3 $=3\cdot1+0+7\cdot0{,}5=6{,}5$; идеальный порядок $(3,2,1)$, IDCG@3
 # $=7+3\cdot0{,}631+1\cdot0{,}5=9{,}393$; nDCG@3 $=0{,}692$. При $g(r)=r$: DCG@3 $=2+0+3\cdot0{,}5=3{,}5$;
