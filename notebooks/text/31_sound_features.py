@@ -31,7 +31,7 @@
 #
 # **Prerequisites**: complex numbers, matrices and their rank, least squares. How the pages work: [00 start here](00_start_here.ipynb).
 #
-# **Reading** 75 min + exercises 60 min · **Time** 40 s on 2 CPU cores · **Memory** 0.6 GB · **Data** 100 sentences by a free synthetic voice, 8 kHz · **Exam questions** 10, 12, 36, 37
+# **Reading** 75 min + exercises 60 min · **Time** 30 s on 2 CPU cores · **Memory** 0.6 GB · **Data** 100 sentences by a free synthetic voice, 8 kHz · **Exam questions** 10, 12, 36, 37
 #
 # **Exam route** question 10 → sections 1, 4–6, 8 (40 min) · question 36 → sections 6, 8 (15 min) · question 37 → sections 2, 9 (15 min) · question 12 → sections 3, 11 (25 min)
 #
@@ -42,7 +42,7 @@
 # | $x[n]$: sampled signal | `x` | $(\dots,T)$, amplitude −1 … 1 |
 # | $T$: number of samples | `T` | |
 # | $f_s$: sampling rate | `sample_rate` | Hz |
-# | $b$: bits per sample; $\Delta$: step of the quantiser | `bits`, `step` | $\Delta=2^{1-b}$ |
+# | $b$, $\Delta$: bits per sample, step of the quantiser | `bits`, `step` | $\Delta=2^{1-b}$ |
 # | $N$, $H$: length of a frame, hop between frames | `n_fft`, `hop` | samples |
 # | $F$: number of frames | `F` | |
 # | $w$, $W$: window, its DFT | `window` | $(N,)$ |
@@ -53,7 +53,7 @@
 # | $B$: mel filter bank | `mel_filterbank(…)` | (bands, $\lfloor N/2\rfloor+1$) |
 # | $\varepsilon$: floor of the logarithm | `eps` | $10^{-10}$ |
 # | $A$: given magnitudes of a spectrogram | `S` in `griffin_lim` | $(F,\lfloor N/2\rfloor+1)$ |
-# | $\mu$: parameter of the companding law; $f_\mu$: the law | `mu`; `mu_law_compress` | 255 |
+# | $\mu$, $f_\mu$: parameter of the companding law, the law | `mu`; `mu_law_compress` | 255 |
 #
 # In code frames stand in rows and frequencies in columns, `X[..., r, k]`, so that the last dimension is
 # what a network takes as features. Frequencies in Hz are called $f$, indices start at 0.
@@ -112,7 +112,7 @@ N_FFT = 256               # frame, samples: 32 ms at 8 kHz
 HOP = 80                  # 10 ms
 N_MELS = 40
 N_ITER = 60               # Griffin–Lim
-COST_SIZES = [256, 512, 1024, 2048]     # lengths at which the DFT is timed
+COST_SIZES = [128, 256, 512, 1024]     # lengths at which the DFT is timed
 
 # %% [markdown]
 # ## 1. The idea: how much of this tone is in the sound?
@@ -159,7 +159,7 @@ for ax, k in zip(axes, (1, 2, 3)):
     ax.bar(n, eight * tone, color="#cccccc", label="product")
     ax.plot(n, eight, "ko", ms=5, label="sound")
     ax.plot(fine, torch.cos(2 * torch.pi * k * fine / 8), label="tone")
-    ax.set(xlabel="sample $n$", title=f"{k} cycle{'s' * (k > 1)}: products add up to {round(sums[k])}")
+    ax.set(xlabel="sample $n$", title=f"cycles: {k}, products add up to {round(sums[k])}")
 axes[0].set_ylabel("amplitude")
 axes[2].legend(loc="upper right", fontsize=8)
 plt.show()
@@ -175,7 +175,7 @@ plt.show()
 # %% tags=["hide-input"]
 def draw_arrows(cycles=1.0, delay=0, ax=None):
     """The samples times e^(-2πi cycles n/8), head to tail; the sum is the arrow from the origin."""
-    turned = torch.roll(eight, delay) * torch.exp(-2j * torch.pi * cycles * n / 8)
+    turned = torch.roll(eight, delay) * torch.exp(-2j * torch.pi * cycles * torch.arange(8) / 8)
     path = torch.cat([torch.zeros(1, dtype=turned.dtype), turned.cumsum(0)])
     if ax is None:
         ax = plt.subplots(figsize=(4.2, 3.9))[1]
@@ -187,8 +187,8 @@ def draw_arrows(cycles=1.0, delay=0, ax=None):
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 4, figsize=(10, 2.9), sharey=True)
-for ax, (cycles, delay) in zip(axes, ((1, 0), (1, 1), (1, 2), (2, 1))):
-    draw_arrows(cycles, delay, ax)
+for panel, setting in zip(axes, ((1, 0), (1, 1), (1, 2), (2, 1))):
+    draw_arrows(*setting, panel)
 axes[0].set_ylabel("sine sum")
 plt.show()
 
@@ -252,8 +252,8 @@ exercise("31.A", heard_as, [((1000, 8000), 1000), ((5000, 8000), 3000), ((8000, 
 # %% [markdown]
 # $\cos\big(2\pi f\tfrac n{f_s}\big)=\cos\big(2\pi f\tfrac n{f_s}-2\pi kn\big)=\cos\big(2\pi(f-kf_s)\tfrac
 # n{f_s}\big)$ for every whole $k$, since a cosine does not notice full turns; nor does it notice the sign
-# of its frequency. So the samples of $f$ are those of all $\lvert f-kf_s\rvert$, and exactly one of these
-# (two, at the edges) lies in $0\dots f_s/2$:
+# of its frequency. So the samples of $f$ are those of every $\lvert f-kf_s\rvert$ (a sine may change its
+# sign), and exactly one of these frequencies lies in $0\dots f_s/2$:
 #
 # $$f_{\text{heard}}=\min_{k\in\mathbb Z}\lvert f-kf_s\rvert=\big\lvert f-f_s\operatorname{round}(f/f_s)\big\rvert\ \le\ f_s/2 \tag{31.1}$$
 #
@@ -328,8 +328,9 @@ play({"s, then f, at 16 kHz": wide}, sample_rate=16_000)
 play({"the same at 8 kHz": narrow})
 
 # %% [markdown]
-# And the voice of this page, which comes at 8 kHz? Median spectra at the middle of every *s*, *f* and *ah*
-# in the hundred sentences: what is left of the *s* leans against the edge.
+# And the voice of this page, which comes at 8 kHz? Median spectra at the middle of every *s*, *f*, *sh* and
+# *ah* in the hundred sentences: what is left of *s* and of *f* has nearly the same shape, a weak rise
+# towards the edge.
 
 # %%
 speech = data.sounds("speech")
@@ -351,9 +352,9 @@ def middles(phone):
 # %% tags=["hide-input"]
 spectra = {phone: middles(phone) for phone in ("aa", "sh", "s", "f")}
 fig, ax = plt.subplots(figsize=(6.0, 2.7))
-for phone, name in (("aa", "ah, as in garden"), ("sh", "sh"), ("s", "s"), ("f", "f")):
+for phone, label in (("aa", "ah, as in garden"), ("sh", "sh"), ("s", "s"), ("f", "f")):
     ax.plot(np.arange(2, 127) * rate / 256, np.convolve(
-        10 * np.log10(np.median(spectra[phone], 0)), np.ones(5) / 5, "valid"), label=name)
+        10 * np.log10(np.median(spectra[phone], 0)), np.ones(5) / 5, "valid"), label=label)
 ax.set(xlabel="frequency, Hz", ylabel="power, dB")
 ax.legend(ncols=4, loc="upper center", fontsize=8)
 plt.show()
@@ -678,8 +679,8 @@ check("31.9", "shift by 5 of 12: turned coefficients are the FFT of the rolled f
 #
 # $$\Big\lvert\sum_{n=0}^{N-1}e^{2\pi icn/N}e^{-2\pi ikn/N}\Big\rvert=\Big\lvert\frac{1-e^{2\pi iu}}{1-e^{2\pi iu/N}}\Big\rvert=\Big\lvert\frac{\sin\pi u}{\sin(\pi u/N)}\Big\rvert \tag{31.10}$$
 #
-# For whole $c$ this is $N$ at $k=c$ and 0 elsewhere. Otherwise it is nowhere 0 and falls only like
-# $1/\lvert u\rvert$: **leakage**.
+# For whole $c$ this is $N$ at $k=c$ and 0 elsewhere. Otherwise it is nowhere 0 and falls, at first, only
+# like $1/\lvert u\rvert$: **leakage**.
 
 # %%
 def leaked(c, N):
@@ -786,7 +787,7 @@ print("largest far value, of the peak:", {name: f"{v:.1e}" for name, v in far.it
 
 # %% tags=["hide-input"]
 distance = np.arange(0, 6.01, 1 / 64)
-fig, ax = plt.subplots(figsize=(6.0, 2.7))
+fig, ax = plt.subplots(figsize=(5.6, 2.6))
 for name in WINDOWS:
     W = np.abs(np.fft.fft(window_of(name, 64).numpy(), 64 * 64))
     ax.plot(distance, 20 * np.log10((W[:6 * 64 + 1] / W[0]).clip(1e-5)), label=name)
@@ -932,19 +933,19 @@ def show_spectrogram(ax, x, n_fft, hop, window, rate=8000, floor=-70):
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 2, figsize=(9.2, 2.8), sharey=True)
-for ax, n in zip(axes, (64, 512)):
-    show_spectrogram(ax, sentence[2000:6000], n, 16, hann(n), floor=-50)
-    ax.set(title=f"$N={n}$: {n / 8:.0f} ms", xlabel="time, s", xlim=(0.04, 0.46))
+for panel, setting in zip(axes, (64, 512)):
+    show_spectrogram(panel, sentence[2000:6000], setting, 16, hann(setting), floor=-50)
+    panel.set(title=f"$N={setting}$: {setting / 8:.0f} ms", xlabel="time, s", xlim=(0.04, 0.46))
 axes[0].set_ylabel("frequency, Hz")
 plt.show()
 
 # %% [markdown]
-# Upright stripes on the left (one for every opening of the vocal folds), level lines on the right (the
-# harmonics). Can one have both? Give a window unit energy, $\int w^2=1$, and let $\sigma_t$ and $\sigma_f$
-# be the standard deviations of the densities $w(t)^2$ and $\lvert W(f)\rvert^2$, both centred. Integrating
-# by parts, $\int t\,w\,w'\,dt=-\tfrac12\int w^2=-\tfrac12$; by Cauchy–Schwarz $\tfrac14\le\int
-# t^2w^2\cdot\int w'^2$; and by Parseval, as differentiating multiplies by $2\pi if$, $\int
-# w'^2=4\pi^2\sigma_f^2$. Hence
+# Upright stripes on the left (one for every pulse of the voice), level lines on the right (its harmonics).
+# Can one have both? Take a smooth window that vanishes at its ends, give it unit energy, $\int w^2=1$, and
+# let $\sigma_t$ and $\sigma_f$ be the standard deviations of the densities $w(t)^2$ and $\lvert
+# W(f)\rvert^2$, both centred. Integrating by parts, $\int t\,w\,w'\,dt=-\tfrac12\int w^2=-\tfrac12$; by
+# Cauchy–Schwarz $\tfrac14\le\int t^2w^2\cdot\int w'^2$; and by Parseval, as differentiating multiplies by
+# $2\pi if$, $\int w'^2=4\pi^2\sigma_f^2$. Hence
 #
 # $$\sigma_t\,\sigma_f\ \ge\ \frac1{4\pi} \tag{31.15}$$
 #
@@ -1100,10 +1101,12 @@ def overlap_sum(window, hop):
     return copies[start:start + hop]
 
 # %%
-for name in WINDOWS:
-    check("31.16", f"{name}, H = 16: the sum's coefficients are the window's at multiples of N/H",
-          np.fft.fft(overlap_sum(window_of(name, 64), 16).numpy()),
-          (dft_matrix(64) @ window_of(name, 64).to(torch.complex128))[::4], atol=1e-10)
+uneven = torch.rand(64, generator=torch.Generator().manual_seed(6))
+for title, w, hop in (("Hann, H = 16", hann(64), 16), ("Hann without overlap", hann(64), 64),
+                      ("a random window, H = 16", uneven, 16)):
+    check("31.16", f"{title}: the sum's coefficients are the window's at multiples of N/H",
+          np.fft.fft(overlap_sum(w, hop).numpy()),
+          (dft_matrix(64) @ w.to(torch.complex128))[::64 // hop], atol=1e-10)
 
 # %%
 ripple = {name: [float((s.max() - s.min()) / s.mean()) for s in
@@ -1114,13 +1117,12 @@ claim("constant sums: all three windows at N/4 and N/2, none at 3N/4 (ripple, sh
 pd.DataFrame(ripple, index=["H = N/4", "H = N/2", "H = 3N/4"]).T.abs().round(3)
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 2, figsize=(9, 2.5), sharey=True)
-for ax, hop in zip(axes, (32, 48)):
-    w = hann(64)
-    for r in range(4):
-        ax.plot(np.arange(64) + r * hop, w, color="#999999", ls="-", lw=0.9)
-    ax.plot(overlap_add(w.expand(4, 64), hop), color="#1b4f8f", label="sum")
-    ax.set(title=f"Hann, $H={hop}$ of $N=64$", xlabel="sample")
+fig, axes = plt.subplots(1, 2, figsize=(8, 2.3), sharey=True)
+for panel, setting in zip(axes, (32, 48)):
+    panel.plot(np.arange(64)[:, None] + setting * np.arange(4), np.tile(hann(64), (4, 1)).T,
+               color="#999999", ls="-", lw=0.9)
+    panel.plot(overlap_add(hann(64).expand(4, 64), setting), color="#1b4f8f", label="sum")
+    panel.set(title=f"Hann, $H={setting}$ of $N=64$", xlabel="sample")
 axes[0].set_ylabel("window")
 axes[0].legend(loc="center")
 plt.show()
@@ -1147,6 +1149,7 @@ def istft(X, hop, window):
     """
     whole(hop=hop)
     X, window = torch.as_tensor(X), real(window)
+    X = X.to(torch.promote_types(X.dtype, torch.complex64))
     N = len(window) if window.dim() else 0
     if X.dim() < 2 or X.shape[-2] < 1 or X.shape[-1] != N // 2 + 1 or window.dim() != 1:
         raise ValueError(f"X has shape {tuple(X.shape)}, a window of {tuple(window.shape)} needs "
@@ -1155,7 +1158,7 @@ def istft(X, hop, window):
     window = window.to(frames)
     top = overlap_add(frames * window, hop)                                 # (…, T)
     below = overlap_add((window**2).expand(X.shape[-2], N), hop)            # (T,)
-    reached = below > torch.finfo(below.dtype).eps ** 2 * below.max()
+    reached = ~(below <= torch.finfo(below.dtype).eps ** 2 * below.max())    # NaN stays NaN
     return torch.where(reached, top / below, 0.0)
 
 # %% tags=["hide-input"]
@@ -1448,8 +1451,8 @@ def draw_mixture(f2=1200, n_fft=256, hop=40, shape="Hann", n_mels=0, ax=None):
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 4, figsize=(10.4, 2.7))
 settings = ((32, 8, 0), (512, 40, 0), (512, 512, 0), (512, 40, 12))
-for ax, (n_fft, hop, n_mels) in zip(axes, settings):
-    draw_mixture(n_fft=n_fft, hop=hop, n_mels=n_mels, ax=ax)
+for panel, setting in zip(axes, settings):
+    draw_mixture(1200, *setting[:2], "Hann", setting[2], panel)
 plt.show()
 
 # %% tags=["nbval-ignore-output"]
@@ -1525,7 +1528,7 @@ pd.DataFrame([
      "sample 0, where the window is 0; elsewhere it weakens only"],
     ["DFT", f"{N_9} samples", f"rank {ranks[2]}", "nothing: (31.6) inverts it"],
     ["modulus", "complex numbers", "equal pair",
-     "phase: sign, order and delay within reach of a frame"],
+     "phase: sign, delay and order inside a frame"],
     ["mel bands", "129 powers", f"rank {ranks[3]}", "how power is spread inside a band"],
     ["log with floor", "40 bands", "equal pair", "what lies below the floor; above it nothing"]],
     columns=["step", "input", "shown by", "what is lost"]).set_index("step")
@@ -1639,10 +1642,11 @@ magnitudes = P.sqrt()
 rng = lambda: torch.Generator().manual_seed(31)
 rebuilt, history = griffin_lim(magnitudes, N_FFT, HOP, window, N_ITER, rng())
 random_phase, first = griffin_lim(magnitudes, N_FFT, HOP, window, 1, rng())
-check("31.25", "the reported error is that of the sound that is returned, and it never rises",
-      torch.stack([history[-1], history.diff().clamp(min=0).max()]),
-      [(stft(rebuilt, N_FFT, HOP, window).abs() - magnitudes).norm() / magnitudes.norm(), 0.0],
-      atol=1e-12)
+check("31.25", "the last reported error is that of the sound that is returned", history[-1],
+      (stft(rebuilt, N_FFT, HOP, window).abs() - magnitudes).norm() / magnitudes.norm(), atol=1e-12)
+_, stored = chain(magnitudes, N_FFT, HOP, window, 12, rng())
+claim("on the sentence the error over the stored bins falls at every step, too (trivial: above)",
+      np.diff(stored).max(), below=0, trivial=max(np.diff(s).max() for _, s in hard))
 claim("Griffin–Lim leaves less than a third of the error of random phases", history[-1],
       below=first[0] / 3, trivial=first[0])
 
@@ -1661,8 +1665,8 @@ from_mel, mel_history = griffin_lim(mel_to_magnitude(L.exp(), bank), N_FFT, HOP,
                                     rng())
 features = lambda x: log_mel(x, rate, N_FFT, HOP, N_MELS)
 noise = torch.randn(len(from_mel), generator=g) * from_mel.std()
-claim("log-mel of the sound made from the log-mel, mean error in nats (trivial: noise as loud)",
-      (features(from_mel) - L).abs().mean(), below=0.6, trivial=(features(noise) - L).abs().mean())
+claim("log-mel of the sound made from the log-mel: mean error below 0.7 nats (trivial: noise)",
+      (features(from_mel) - L).abs().mean(), below=0.7, trivial=(features(noise) - L).abs().mean())
 
 # %% tags=["nbval-ignore-output"]
 normed = lambda x: 0.9 * x / x.abs().max()
@@ -1901,8 +1905,8 @@ plt.show()
 
 # %% [markdown]
 # **Try it.** The sentence at a chosen level, with $2^b$ codes, even or μ-law; what is drawn is what is
-# played (brought back to full loudness). **Predict** first: how many bits does μ-law need at −30 dB to
-# sound like 8 even bits at 0 dB?
+# played (brought back to full loudness). **Predict** first: at −30 dB, which is better, 8 even bits or 6
+# bits of μ-law?
 
 # %% tags=["hide-input"]
 def coded(bits=8, law="μ-law", level=-30):
@@ -1927,9 +1931,9 @@ def draw_coded(bits=8, law="μ-law", level=-30, ax=None):
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 4, figsize=(9, 2.1))
-for ax, (law, level) in zip(axes, (("even", 0), ("μ-law", 0), ("even", -30), ("μ-law", -30))):
-    draw_coded(6, law, level, ax)
-    ax.set_title(ax.get_title().replace(": ", "\n"), fontsize=9)
+for panel, setting in zip(axes, (("even", 0), ("μ-law", 0), ("even", -30), ("μ-law", -30))):
+    draw_coded(6, *setting, panel)
+    panel.set_title(panel.get_title().replace(": ", "\n"), fontsize=9)
 plt.show()
 
 # %% tags=["nbval-ignore-output"]
@@ -1937,6 +1941,12 @@ interact(draw_coded, bits=IntSlider(value=8, min=2, max=16, description="bits b"
          law=Dropdown(options=["μ-law", "even"], description="steps", **WIDE),
          level=IntSlider(value=-30, min=-60, max=0, step=2, description="level, dB", **WIDE),
          ax=fixed(None));
+
+# %%
+six, eight_even = (float(snr_db(*coded(b, law, -30))) for b, law in ((6, "μ-law"), (8, "even")))
+print(f"at -30 dB: 6 bits of μ-law {six:.0f} dB, 8 even bits {eight_even:.0f} dB")
+claim("at -30 dB six bits of μ-law beat eight even ones by over 5 dB", six, above=eight_even + 5,
+      trivial=float(snr_db(*coded(6, "even", -30))))
 
 # %% tags=["nbval-ignore-output"]
 play({"8 even bits at −40 dB": normed(coded(8, "even", -40)[1]),
@@ -2123,7 +2133,7 @@ print(f"{small} of 256 codes; steps from {steps.min():.5f} to {steps.max():.3f}"
 # | mel bands | $F\cdot\text{bands}\cdot(\lfloor N/2\rfloor+1)$ multiplications | 98 × 80 |
 # | Griffin–Lim | two FFTs of every frame an iteration | 16,000 |
 #
-# The exponents in $N$, measured on 64 frames at once (the least of seven times, log-log slope):
+# The exponents in $N$, measured on 256 frames at once (the least of seven times, log-log slope):
 
 # %% tags=["hide-input"]
 def least_time(fn, *args, repeats=7):
@@ -2131,11 +2141,11 @@ def least_time(fn, *args, repeats=7):
     return min(timed(fn, *args, repeats=1, warmup=0) for _ in range(repeats + 1))
 
 
-frames_at = {N: torch.randn(N, 64).to(torch.complex64) for N in COST_SIZES}
+frames_at = {N: torch.randn(256, N).to(torch.complex64) for N in COST_SIZES}
 matrix_at = {N: dft_matrix(N).to(torch.complex64) for N in COST_SIZES}
-seconds = {"DFT as a matrix": [least_time(lambda n: matrix_at[n] @ frames_at[n], N)
+seconds = {"DFT as a matrix": [least_time(lambda n: frames_at[n] @ matrix_at[n], N)
                                for N in COST_SIZES],
-           "FFT": [least_time(lambda n: torch.fft.fft(frames_at[n], dim=0), N) for N in COST_SIZES]}
+           "FFT": [least_time(lambda n: torch.fft.fft(frames_at[n]), N) for N in COST_SIZES]}
 
 # %% tags=["nbval-ignore-output"]
 pd.DataFrame({"exponent in N": {name: np.polyfit(np.log(COST_SIZES), np.log(s), 1)[0] for name,
