@@ -58,6 +58,14 @@ PROBES = [
     Probe("12", "ssim", (image(16, 17), image(16, 17).flip(0), 1.0), without=("bytes",), loose=5e-3),
     Probe("13", "kl_diag_gaussian", (t(1, -2, 3), t(0, 1, -1)), without=("bytes",)),     # no negative bytes
     Probe("32", "edit_ops", (grid(6), grid(5, step=2)), without=("NaN", "empty")),      # any tokens; two empty texts have no edits
+    Probe("31", "power_spectrogram", (grid(30), 8, 3, t(1, 2, 3, 4, 4, 3, 2, 1)), loose=5e-3),
+    Probe("31", "istft", (grid(4, 5), 3, t(1, 2, 3, 4, 4, 3, 2, 1))),
+    Probe("31", "log_mel", (grid(60), 8000, 32, 8, 6), loose=5e-3),
+    Probe("31", "hz_to_mel", (t(0, 100, 200, 31),)),
+    Probe("31", "mel_to_hz", (t(0, 100, 200, 31),)),
+    Probe("31", "mu_law_encode", (t(0, 1, 1, 0),)),
+    Probe("31", "mu_law_decode", (t(0, 255, 128, 7),)),
+    Probe("31", "spec_augment", (grid(3, 5, 4), 0, 0)),
     Probe("41", "hitrate_at_k", (RELEVANCE, SCORES, 2)),
     Probe("41", "precision_at_k", (RELEVANCE, SCORES, 3)),
     Probe("41", "recall_at_k", (RELEVANCE, SCORES, 3)),
