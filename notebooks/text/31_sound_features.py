@@ -1329,18 +1329,18 @@ for n_mels, n_fft, sr, low, top in ((40, 256, 8000, 0.0, None), (80, 400, 16_000
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 2, figsize=(9, 2.7))
-axes[0].plot(np.arange(129) * rate / N_FFT, mel_filterbank(40, N_FFT, rate)[::6].T, color="#1b4f8f",
-             ls="-")
+axes[0].plot(np.arange(129) * rate / 256, mel_filterbank(40, 256, rate)[::6].T,
+             color="#1b4f8f", ls="-")
 axes[0].set(xlabel="frequency, Hz", ylabel="weight", title="every sixth of 40 bands")
-axes[1].imshow(mel_filterbank(128, N_FFT, rate)[:24, :16], origin="lower", **GREYS)
+axes[1].imshow(mel_filterbank(128, 256, rate)[:24, :16], origin="lower", **GREYS)
 axes[1].set(xlabel="bin, 31 Hz each", ylabel="band", title="the lowest 24 of 128 bands: blank rows")
 axes[1].grid(False)
 plt.show()
 
 # %% [markdown]
-# **Too many bands.** Near 0 Hz neighbouring bands are a few Hz apart, but the bins are $f_s/N=31$ Hz apart.
-# A triangle that lies between two bins has no weight at all: its band is always "silent". More bands than
-# the frame can resolve need a longer frame (or zero padding), not more filters.
+# **Too many bands.** Near 0 Hz neighbouring bands are a few Hz apart, but the bins are $f_s/N$ Hz apart (31
+# for frames of 256). A triangle that lies between two bins has no weight at all: its band is always
+# "silent". More bands than the frame can resolve need a longer frame (or zero padding), not more filters.
 
 # %%
 empties = {(n_mels, n_fft): int((mel_filterbank(n_mels, n_fft, rate).sum(1) == 0).sum())
@@ -1376,7 +1376,7 @@ their_mel = torchaudio.transforms.MelSpectrogram(rate, N_FFT, hop_length=HOP, n_
 check("31.22", "the sentence: log of torchaudio's mel spectrogram", L,
       their_mel(sentence).clamp(min=1e-10).log().T, atol=1e-8)
 check("31.22", "silence is the floor, twice as loud is + ln 4",
-      torch.stack([log_mel(torch.zeros(400), rate, N_FFT, HOP, N_MELS)[0],
+      torch.stack([log_mel(torch.zeros(N_FFT), rate, N_FFT, HOP, N_MELS)[0],
                    (log_mel(2 * sentence, rate, N_FFT, HOP, N_MELS) - L)[50]]),
       [[math.log(1e-10)] * N_MELS, [math.log(4)] * N_MELS], atol=1e-9)
 print(f"{len(sentence):,} samples -> {len(L)} frames x {L.shape[1]} bands = {L.numel():,} numbers")
@@ -1446,7 +1446,8 @@ def draw_mixture(f2=1200, n_fft=256, hop=40, shape="Hann", n_mels=0, ax=None):
     else:
         show_spectrogram(ax, x, n_fft, hop, w, floor=-50)
         ax.set(xlabel="time, s", ylabel="frequency, Hz")
-    ax.set_title(f"N = {n_fft}, H = {hop}, {shape}", fontsize=9)
+    ax.set_title(f"N = {n_fft}, H = {hop}, {shape}" + f", {n_mels} bands" * bool(n_mels),
+                 fontsize=9)
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 4, figsize=(10.4, 2.7))
@@ -1510,12 +1511,12 @@ claim("modulus: two beeps, the second upside down: another sound, the same power
       trivial=torch.stack([x, flipped]).diff(dim=0)[0, :256])
 
 # %%
-null = torch.as_tensor(scipy.linalg.null_space(bank.numpy())[:, 0])         # (129,): B null = 0
-one = torch.ones(129)
+null = torch.as_tensor(scipy.linalg.null_space(bank.numpy())[:, 0])         # (bins,): B null = 0
+one = torch.ones(bank.shape[1])
 other_power = one + 0.9 * null / null.abs().max()           # positive: a power spectrum as well
 claim("mel: two power spectra, one flat, one with up to 90 % ripple, the same mel bands",
       bank @ other_power, bank @ one, atol=1e-9, trivial=bank.roll(1, 1) @ other_power)
-faint = 1e-8 * torch.randn(400, generator=g)
+faint = 1e-8 * torch.randn(N_FFT, generator=g)
 claim("log: noise of 1e-8 and silence, the same log-mel",
       log_mel(faint, rate, N_FFT, HOP, N_MELS), log_mel(0 * faint, rate, N_FFT, HOP, N_MELS),
       trivial=log_mel(1e5 * faint, rate, N_FFT, HOP, N_MELS))
@@ -1529,8 +1530,10 @@ pd.DataFrame([
     ["DFT", f"{N_9} samples", f"rank {ranks[2]}", "nothing: (31.6) inverts it"],
     ["modulus", "complex numbers", "equal pair",
      "phase: sign, delay and order inside a frame"],
-    ["mel bands", "129 powers", f"rank {ranks[3]}", "how power is spread inside a band"],
-    ["log with floor", "40 bands", "equal pair", "what lies below the floor; above it nothing"]],
+    ["mel bands", f"{bank.shape[1]} powers", f"rank {ranks[3]}",
+     "how power is spread inside a band"],
+    ["log with floor", f"{N_MELS} bands", "equal pair",
+     "what lies below the floor; above it nothing"]],
     columns=["step", "input", "shown by", "what is lost"]).set_index("step")
 
 # %% [markdown]
@@ -1676,7 +1679,7 @@ play({"the recording": normed(sentence), "its magnitudes, random phases": normed
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(6.4, 2.8))
-ax.plot(range(1, N_ITER + 1), history, label="from all 129 bins")
+ax.plot(range(1, N_ITER + 1), history, label=f"from all {len(magnitudes.T)} bins")
 ax.plot(range(1, N_ITER + 1), mel_history,
         label=f"from {N_MELS} mel bands (to the magnitudes of $B^+$)")
 ax.set(xlabel="iteration", ylabel="relative error", ylim=(0, None))
