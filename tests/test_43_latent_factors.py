@@ -122,6 +122,56 @@ def test_bad_parameters_are_refused(nb, fit, bad):
         FITS[fit](nb, triples(ROWS), **bad)
 
 
+@fits
+@pytest.mark.parametrize("bad", [{"d": 2.5}, {"d": 2.0}, {"lam": None}, {"lam": "0.5"}])
+def test_parameters_of_the_wrong_kind_are_refused_in_words(nb, fit, bad):
+    with pytest.raises(ValueError, match="need d >= 1.*whole numbers"):
+        FITS[fit](nb, triples(ROWS), **bad)
+
+
+def test_what_is_no_ratings_object_is_refused_in_words(nb):
+    import pandas as pd
+    table = pd.DataFrame({"user": [0], "item": [0], "rating": [3.0]})
+    for bad in (table, Ratings(["ann", "bob"], [0, 1], [1.0, 2.0], [0, 1], 2, 2)):
+        with pytest.raises(ValueError, match="helpers.data.Ratings"):
+            nb["als"](bad, 2, 0.5, 3)
+    r = triples(ROWS)
+    with pytest.raises(ValueError, match="complex"):
+        nb["als"](Ratings(r.user, r.item, r.value + 1j, r.time, 5, 4), 2, 0.5, 3)
+
+
+def test_arrays_go_where_tensors_go(nb):
+    r = triples(ROWS)
+    model = nb["als"](r, 2, 0.5, 3)
+    arrays = Ratings(*(x.numpy() for x in (r.user, r.item, r.value, r.time)), 5, 4)
+    assert nb["objective"](model, arrays, 0.5) == pytest.approx(nb["objective"](model, r, 0.5))
+    small_ids = Ratings(r.user.to(torch.uint8), r.item.to(torch.int16), r.value, r.time, 5, 4)
+    for other in (arrays, small_ids):
+        assert all(torch.allclose(a, b) for a, b in zip(nb["gradients"](model, other, 0.5), nb["gradients"](model, r, 0.5)))
+
+
+@pytest.mark.parametrize("lam, kind", [(1e-16, torch.float64), (1e-6, torch.float32)])
+def test_a_penalty_that_drowns_in_rounding_is_refused(nb, lam, kind):
+    Q, r = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).to(kind), torch.ones(2, dtype=kind)
+    with pytest.raises(ValueError, match=r"2 ratings do not determine 3 unknowns \(singular\): take lam > "):
+        nb["solve_user"](Q, r, lam)
+    assert nb["solve_user"](torch.eye(3, dtype=kind), torch.ones(3, dtype=kind), lam) == pytest.approx(np.ones(3))
+
+
+def test_non_negative_fold_in_refuses_a_singular_system(nb):
+    model = nb["hals"](triples(ROWS), 2, 0.5, 3, nonnegative=True)
+    with pytest.raises(ValueError, match="lam > 0"):
+        nb["fold_in"](model, [1], [5.0], 0)
+
+
+def test_duplicates_in_a_batch_are_added_up(nb):
+    r = triples([(0, 0, 5.0), (0, 0, 5.0), (0, 1, 3.0)])
+    P, Q = nb["random_start"](r, 2, 0, r.value)
+    start = nb["Factors"](float(r.value.mean()), P.new_zeros(5), Q.new_zeros(4), P, Q)
+    step = nb["sgd_mf"](r, 2, 0.5, 0.1, 1, batch_size=3)
+    assert torch.allclose(step.Q, Q - 0.05 * nb["gradients"](start, r, 0.5)[1])
+
+
 def test_sgd_refuses_a_bad_step_and_names_divergence(nb):
     for lr in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="lr > 0"):
@@ -238,8 +288,7 @@ def test_als_recovers_what_it_should_on_the_bundled_ratings(nb):
 
 # Wrong variants of each formula: where, what it becomes, and the equation whose check must notice.
 MUTANTS = [
-    ("e = ratings.value - model.predict(ratings.user, ratings.item)                    ",
-     "e = ratings.value - model.predict(ratings.user, ratings.item) / 1.01", "43.1"),
+    ("e = value - model.predict(ratings.user, ratings.item) ", "e = value - model.predict(ratings.user, ratings.item) / 1.01 ", "43.1"),
     ("return float((e**2).sum() + lam * penalty)", "return float((e**2).sum() - lam * penalty)", "43.1"),
     ("return float((e**2).sum() + lam * penalty)", "return float((e**2).mean() + lam * penalty)", "43.1"),
     ("return float((e**2).sum() + lam * penalty)", "return float((e**2).sum())", "43.1"),
