@@ -88,7 +88,8 @@ class Workbench:
         """Public functions and classes that at least one check depends on, by name."""
         proofs = [node for _, node in p.checks(self.program)]
         used = p.needed(self.program, proofs) if proofs else []
-        return {n.name: n for n in used if p.is_definition(n) and not n.name.startswith("_") and next(places(n, False), None)}
+        return {n.name: n for n in used if p.is_definition(n) and not n.name.startswith(("_", "draw_"))
+                and next(places(n, False), None)}
 
     def _plan(self, name):
         """What to run for a function, and the checks among it that pass unbroken, here and now, in time."""

@@ -290,11 +290,11 @@ def real(x):
     exact = not x.is_floating_point()
     return x.to(torch.float64 if exact else torch.promote_types(x.dtype, torch.float32))
 
-
+# %%
 def validated(ratings, d, lam, steps):
     """(user, item, value) of usable ratings; ValueError that says what to do about others."""
     try:
-        user, item, value = (torch.as_tensor(getattr(ratings, k)) for k in ("user", "item", "value"))
+        user, item, value = map(torch.as_tensor, (ratings.user, ratings.item, ratings.value))
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"ratings must be a helpers.data.Ratings of numbers: {error}") from None
     if value.numel() == 0 or value.dim() != 1 or not user.shape == item.shape == value.shape:
@@ -1254,7 +1254,7 @@ def sgd_loop(ratings, d, lam, lr, n_epochs, seed=0):
         b_u[u], b_i[i] = b_u[u] + lr * (e - reg_u * b_u[u]), b_i[i] + lr * (e - reg_i * b_i[i])
     return Factors(float(mu), b_u, b_i, P, Q)
 
-
+# %% tags=["hide-input"]
 counts = [torch.bincount(k, minlength=n).clamp(min=1) for k, n in
           ((small.user, 8), (small.item, 6))]
 X, Y = torch.cat([toy.P, toy.b_u[:, None]], 1), torch.cat([toy.Q, toy.b_i[:, None]], 1)
@@ -1374,7 +1374,7 @@ def vertex(p, Q, r, k, lam, add=1.0):
     e = r - Q @ p + add * p[k] * Q[:, k]
     return (e @ Q[:, k]) / (Q[:, k] @ Q[:, k] + lam)
 
-
+# %% tags=["nbval-ignore-output", "hide-input"]
 exercise("43.E", hals_coordinate, [along(k, lam) for k, lam in ((0, 0.7), (2, 5.0), (2, 0.0))],
          atol=1e-5, mistakes={
              "you forgot the constraint": vertex,
@@ -1845,7 +1845,7 @@ def recommended(mu, b_i, Q, items, values, lam, k, seen=False, bias=True, weight
     k = min(k, len(score) - len(set(items)))
     return score.argsort(descending=True, stable=True)[:k].tolist()
 
-
+# %% tags=["nbval-ignore-output", "hide-input"]
 service = (3.0, torch.tensor([0.9, -0.5, 0.0, 0.3, -0.2, 0.1]),
            torch.tensor([[0.1, 0.2], [1.5, 0.3], [-1, 1], [0.2, 1.1], [1.2, -0.4], [-0.3, -0.9]]))
 asked = [(*service, [1, 2], [5.0, 1.0], 0.5, 3), (*service, [5], [5.0], 0.1, 2),
@@ -2046,7 +2046,7 @@ def seconds_of(fit, sizes):
                                      for _ in range(5))
     return np.array([(least(size, 6) - least(size, 1)) / 5 for size in sizes])
 
-
+# %% tags=["hide-input"]
 def multiplications(N, d, rows=3_000):
     """Of an ALS and of a HALS sweep, by the table above. rows: n + m."""
     return (2 * N * (d + 1) * (d + 3) + rows * (d + 1) ** 3 / 3, 8 * N * (d + 1) + N * d)
