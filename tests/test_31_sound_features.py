@@ -25,6 +25,36 @@ def hann(n, dtype=torch.float64):
     return torch.hann_window(n, dtype=dtype)
 
 
+# --- quantisation --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("bits", [1, 2, 8, np.int64(16)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_quantise_has_one_level_more_than_a_file(nb, bits, dtype):
+    x = torch.linspace(-1, 1, 300_001, dtype=dtype)
+    q = nb["quantise"](x, bits)
+    assert q.dtype == dtype and len(q.unique()) == 2 ** int(bits) + 1 and q.min() == -1 and q.max() == 1
+    assert (q - x).abs().max() <= 2.0 ** -int(bits) + 1e-6
+    assert torch.equal(nb["quantise"](x.numpy()[::-1], bits), q.flip(0))
+
+
+@pytest.mark.parametrize("x", [[1.01], [-2, 0], [math.nan], [math.inf], [3000]])
+def test_quantise_refuses_what_is_no_amplitude(nb, x):
+    with pytest.raises(ValueError, match="32768"):
+        nb["quantise"](torch.tensor(x), 8)
+    for bits in (0, -1, 2.5, True, "8"):
+        with pytest.raises(ValueError, match="bits"):
+            nb["quantise"](torch.zeros(2), bits)
+
+
+@pytest.mark.parametrize("bits", [5, 8])
+def test_a_file_clips_a_full_scale_sine(nb, bits):
+    """The sentence of section 3: 0.9 dB at 8 bits, 2.2 at 5, are lost by having no level at +1."""
+    sine = torch.sin(2 * torch.pi * (math.sqrt(5) - 1) / 20 * torch.arange(100_000, dtype=torch.float64))
+    q = nb["quantise"](sine, bits)
+    lost = nb["snr_db"](sine, q) - nb["snr_db"](sine, q.clamp(max=1 - 2.0 ** (1 - bits)))
+    assert float(lost) == pytest.approx({5: 2.2, 8: 0.9}[bits], abs=0.06)
+
+
 # --- the transform -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("N", [1, 2, 7, 64])
@@ -38,6 +68,13 @@ def test_dft_matrix_is_complex128(nb, N):
 def test_dft_matrix_refuses(nb, N):
     with pytest.raises(ValueError, match="whole number"):
         nb["dft_matrix"](N)
+
+
+@pytest.mark.parametrize("N", [2.5, -3, 0, True, None, "8"])
+def test_hann_refuses(nb, N):
+    with pytest.raises(ValueError, match="N must be a whole number"):
+        nb["hann"](N)
+    assert nb["hann"](np.int64(4)).tolist() == pytest.approx([0, 0.5, 1, 0.5]) and nb["hann"](1).tolist() == [0]
 
 
 @pytest.mark.parametrize("T, n_fft, hop", [(100, 16, 5), (16, 16, 5), (17, 16, 1), (40, 9, 20), (33, 7, 7)])
@@ -70,6 +107,26 @@ def test_stft_and_power_refuse(nb, x, n_fft, hop, window, message):
     for name in ("stft", "power_spectrogram"):
         with pytest.raises(ValueError, match=message):
             nb[name](x, n_fft, hop, window)
+
+
+@pytest.mark.parametrize("bad", ["hann", None, {"w": 1}, ["a", "b"]])
+def test_what_is_no_array_of_numbers_is_refused(nb, bad):
+    for call in (lambda: nb["stft"](sound(50), 16, 4, bad), lambda: nb["stft"](bad, 16, 4, hann(16)), lambda: nb["log_mel"](bad, 8000, 16, 4, 2),
+                 lambda: nb["istft"](torch.zeros(5, 9, dtype=torch.complex128), 4, bad)):
+        with pytest.raises(ValueError, match="of numbers, got"):
+            call()
+
+
+def test_stereo_with_the_channels_last_is_told_how(nb):
+    with pytest.raises(ValueError, match=r"x\.T or x\.mean\(-1\)"):
+        nb["log_mel"](sound(1000, 2), 8000, 256, 80, 20)
+    assert nb["log_mel"](sound(1000, 2).T, 8000, 256, 80, 20).shape == (2, 10, 20)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+def test_istft_refuses_what_is_not_complex(nb, dtype):
+    with pytest.raises(ValueError, match="must be complex"):
+        nb["istft"](torch.ones(5, 9, dtype=dtype), 4, hann(16))
 
 
 @pytest.mark.parametrize("n_fft", [8, 9])
@@ -154,8 +211,38 @@ def test_log_mel_of_batches_types_and_numpy(nb, dtype):
     assert torch.allclose(L[1, 2], nb["log_mel"](x[1, 2].numpy(), 8000, 256, 80, 40), atol=1e-5)
     theirs = get_torchaudio().transforms.MelSpectrogram(8000, 256, hop_length=80, n_mels=40, center=False).to(dtype)(x)
     assert torch.allclose(L, theirs.clamp(min=1e-10).log().mT, atol=5e-3)
-    with pytest.raises(ValueError, match="eps"):
-        nb["log_mel"](x, 8000, 256, 80, 40, eps=0.0)
+    for eps in (0.0, -1.0, math.nan, math.inf, torch.finfo(dtype).tiny / 2):          # the last one would become 0: minus infinity
+        with pytest.raises(ValueError, match="eps"):
+            nb["log_mel"](x, 8000, 256, 80, 40, eps=eps)
+    assert torch.isfinite(nb["log_mel"](0 * x, 8000, 256, 80, 40, eps=torch.finfo(dtype).tiny)).all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_log_mel_refuses_what_is_not_finite(nb, value):
+    x = sound(2, 700)
+    x[1, 300] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        nb["log_mel"](x, 8000, 256, 80, 40)
+
+
+@pytest.mark.parametrize("rate", [None, math.inf, math.nan, 0, -8000, "8000"])
+def test_sampling_rates_are_positive_numbers(nb, rate):
+    for call in (lambda: nb["mel_filterbank"](10, 64, rate), lambda: nb["log_mel"](sound(100), rate, 64, 16, 10)):
+        with pytest.raises(ValueError, match="sample_rate"):
+            call()
+    assert nb["mel_filterbank"](10, 64, np.int64(8000)).shape == (10, 33)
+
+
+def test_mfcc_of_arrays_and_types(nb):
+    from scipy.fft import dct
+    L = sound(3, 5, 12)
+    assert np.allclose(nb["mfcc"](L.numpy(), 12), dct(L.numpy(), norm="ortho"), atol=1e-12)
+    assert nb["mfcc"](L.float(), 4).dtype == torch.float32 and nb["mfcc"](L, 4).shape == (3, 5, 4)
+    with pytest.raises(ValueError, match="13 is too many"):
+        nb["mfcc"](L, 13)
+    for n_keep in (0, -1, 2.5):
+        with pytest.raises(ValueError, match="n_keep"):
+            nb["mfcc"](L, n_keep)
 
 
 def test_log_mel_reads_16_bit_integers_and_reversed_arrays(nb):
@@ -253,6 +340,8 @@ def test_spec_augment_options(nb):
     assert torch.equal(nb["spec_augment"](S, 0, 0), S) and torch.equal(nb["spec_augment"](S, 5, 5, n_time=0, n_freq=0), S)
     many = nb["spec_augment"](S, 4, 0, n_time=3, fill=9.0, generator=torch.Generator().manual_seed(2))
     assert ((many == 9).any(-1).int().diff(dim=1) == 1).sum(1).max() >= 2
+    bands = nb["spec_augment"](S, 0, 2, n_freq=3, fill=9.0, generator=torch.Generator().manual_seed(2)) == 9
+    assert torch.equal(bands.any(1), bands.all(1)) and 2 <= (bands.all(1).int().diff(dim=1, prepend=torch.zeros(50, 1)) == 1).sum(1).max() <= 3
     assert torch.isfinite(nb["spec_augment"](S[0], 1000, 1000)).all()       # wider than the example: everything may go
     again = [nb["spec_augment"](S, 5, 5, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
     assert torch.equal(*again)
@@ -304,12 +393,14 @@ MUTANTS = [
     ("left, centre, right = edges[:-2], edges[1:-1], edges[2:]", "left, centre, right = edges[:-2], edges[2:] / 2 + edges[:-2] / 2, edges[2:]", "31.21"),
     ("return (P @ bank.mT.to(P)).clamp(min=eps).log()", "return (P @ bank.mT.to(P)).clamp(min=eps).log10()", "31.22"),
     ("return (P @ bank.mT.to(P)).clamp(min=eps).log()", "return (P @ bank.mT.to(P) + eps).log() + 0.0 * eps + 1e-6", "31.22"),
-    ("q * (j + 0.5) / n)", "q * j / n)", "31.23"),
+    ("q * (j + 0.5) / n_mels)", "q * j / n_mels)", "31.23"),
     ("basis[0] /= 2**0.5", "basis[0] /= 2", "31.23"),
     ("return torch.polar(magnitude, X.angle())", "return torch.polar(magnitude, -X.angle())", "31.24"),
     ("return torch.polar(magnitude, X.angle())", "return torch.polar(magnitude, -X.angle())", "31.25"),
     ("below = overlap_add((window**2)", "below = overlap_add((window)", "31.25"),
     ("if not history or error <= history[-1]:", "if not history:", "31.25"),
+    ("X = with_magnitude(X, S)    ", "X = torch.polar(S, 0.99 * X.angle())    ", "31.25"),
+    ("error = (X.abs() - S).norm() / size", "error = (X.abs() - S).norm()", "31.25"),
     ("return energy(Z.abs() ** 2, N).sum().sqrt()", "return (Z.abs() ** 2).sum().sqrt()", "31.25"),
     ("return torch.sign(x) * torch.log1p(mu * x.abs()) / math.log1p(mu)\n", "return torch.sign(x) * torch.log1p(mu * x.abs()) / math.log(mu)\n", "31.26"),
     ("return mu / ((1 + mu * real(x).abs()) * math.log1p(mu))", "return mu / ((1 + real(x).abs()) * math.log1p(mu))", "31.27"),
@@ -319,6 +410,8 @@ MUTANTS = [
     ("return torch.floor((mu_law_compress(x, mu) + 1) / 2 * mu + 0.5).long()", "return torch.floor((mu_law_compress(x, mu) + 1) / 2 * mu).long()", "31.30"),
     ("width = (draw() * (min(limit, length) + 1)).floor()", "width = (draw() * min(limit, length)).floor()", "31.31"),
     ("start = (draw() * (length - width + 1)).floor()", "start = (draw() * (length - width + 1)).floor() * 0", "31.31"),
+    ("start = (draw() * (length - width + 1)).floor()", "start = (draw() * (length - width)).floor()", "31.31"),
+    ("stripes(batch, n_mels, freq_width, n_freq, generator)", "stripes(batch, n_mels, freq_width // 2, n_freq, generator)", "31.31"),
     ("return ((at >= start) & (at < start + width)).any(-2)", "return ((at >= start) & (at <= start + width)).any(-2)", "31.31"),
 ]
 

@@ -59,8 +59,11 @@ PROBES = [
     Probe("13", "kl_diag_gaussian", (t(1, -2, 3), t(0, 1, -1)), without=("bytes",)),     # no negative bytes
     Probe("32", "edit_ops", (grid(6), grid(5, step=2)), without=("NaN", "empty")),      # any tokens; two empty texts have no edits
     Probe("31", "power_spectrogram", (grid(30), 8, 3, t(1, 2, 3, 4, 4, 3, 2, 1)), loose=5e-3),
-    Probe("31", "istft", (grid(4, 5), 3, t(1, 2, 3, 4, 4, 3, 2, 1))),
+    Probe("31", "istft", (torch.complex(grid(4, 5), grid(4, 5, step=5)), 3, t(1, 2, 3, 4, 4, 3, 2, 1)),
+          without=("float32", "float16", "bytes")),                                      # real numbers are refused
     Probe("31", "log_mel", (grid(60), 8000, 32, 8, 6), loose=5e-3),
+    Probe("31", "mfcc", (grid(4, 6), 3)),
+    Probe("31", "quantise", (t(0, 1, 1, 0), 4)),
     Probe("31", "hz_to_mel", (t(0, 100, 200, 31),)),
     Probe("31", "mel_to_hz", (t(0, 100, 200, 31),)),
     Probe("31", "mu_law_encode", (t(0, 1, 1, 0),)),
