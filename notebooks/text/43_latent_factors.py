@@ -188,7 +188,7 @@ def draw_taste(sci_fi=0.0, romance=0.0, ax=None):
     ax.tick_params(axis="x", labelsize=6 if len(ax.figure.axes) > 1 else 8)
 
 
-fig, axes = plt.subplots(1, 3, figsize=(9.6, 2.6), sharey=True)
+fig, axes = plt.subplots(1, 3, figsize=(8.6, 2.3), sharey=True)
 for ax, taste in zip(axes, ((0.0, 0.0), (1.0, -0.5), (1.0, 1.0))):
     draw_taste(*taste, ax=ax)
 plt.show()
@@ -1098,7 +1098,7 @@ def draw_grid(d=D, lam=LAM, ax=None):
     ax.legend(fontsize=8)
 
 
-fig, axes = plt.subplots(1, 3, figsize=(9.6, 2.9), sharey=True)
+fig, axes = plt.subplots(1, 3, figsize=(8.2, 2.5), sharey=True)
 for ax, d in zip(axes, (min(ds), D, max(ds))):
     draw_grid(d, ax=ax)
 plt.show()
