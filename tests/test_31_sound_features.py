@@ -356,7 +356,7 @@ def test_spec_augment_options(nb):
 MUTANTS = [
     ("return abs(f - sample_rate * round(f / sample_rate))", "return abs(f - sample_rate * int(f / sample_rate))", "31.1"),
     ("return sample_rate * bits * channels * seconds", "return sample_rate * bits * seconds", "31.2"),
-    ("step = 2.0 ** (1 - bits)", "step = 2.0 ** (-bits)", "31.3"),
+    ("x, step = amplitudes(x), 2.0 ** (1 - bits)", "x, step = amplitudes(x), 2.0 ** (-bits)", "31.3"),
     ("return step * torch.round(x / step)", "return step * torch.floor(x / step)", "31.3"),
     ("return step * torch.round(x / step)", "return step * torch.floor(x / step)", "31.4"),
     ("return 10 * torch.log10((x**2).sum()", "return 20 * torch.log10((x**2).sum()", "31.4"),

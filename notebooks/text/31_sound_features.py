@@ -1477,7 +1477,7 @@ def mfcc(L, n_keep):
     n_mels = L.shape[-1] if L.dim() else 0
     if n_keep > n_mels:
         raise ValueError(f"{n_mels} bands have {n_mels} coefficients: n_keep={n_keep} is too many")
-    q, j = torch.arange(n_keep)[:, None], torch.arange(n_mels)
+    q, j = torch.arange(n_keep, dtype=torch.float64)[:, None], torch.arange(n_mels)
     basis = torch.cos(torch.pi * q * (j + 0.5) / n_mels)                    # (n_keep, n_mels)
     basis *= (2 / n_mels) ** 0.5
     basis[0] /= 2**0.5
@@ -1771,9 +1771,10 @@ plt.show()
 # %% [markdown]
 # <details><summary>What you should have heard</summary>
 #
-# With random phases the voice is understandable, but hoarse, as in a tube: the magnitudes went in, but
-# neighbouring frames contradict each other. After 60 rounds it is close to the recording (both errors are
-# printed above), though no phase was known. From 40 mel bands some of the roughness stays.
+# With random phases the voice is understandable, but hoarse, as in a tube: neighbouring frames contradict
+# each other, and the sound that is nearest to all of them misses the magnitudes by a relative error of 0.60.
+# After 60 rounds it is 0.11 (both are printed above), and most of the hoarseness is gone, though no phase
+# was known.
 #
 # </details>
 #
@@ -2037,7 +2038,7 @@ claim("at -30 dB six bits of μ-law beat eight uniform ones by over 5 dB", six,
       above=eight_uniform + 5, trivial=float(snr_db(*coded(6, "uniform", -30))))
 
 # %% tags=["nbval-ignore-output"]
-play({f"8 bits, {law}, at −40 dB": 64 * coded(8, law, -40)[1][2000:10_000]      # 64: louder, exactly
+play({f"8 bits, {law}, at −40 dB": 64 * coded(8, law, -40)[1][2000:10_000]  # 64: exact, louder
       for law in ("uniform", "μ-law")}, codec="FLAC")
 
 # %% [markdown]
@@ -2424,8 +2425,8 @@ break_it()
 # отсчётов не попадают ни в один). ДПФ вещественного фрейма симметрично, $X_{N-k}=\overline{X_k}$, остаётся
 # $\lfloor400/2\rfloor+1=201$ частотный отсчёт (от 0 до 8000 Гц с шагом 40 Гц). Спектрограмма:
 # $98\cdot201=19\,698$ чисел (мощностей); после 80 мел-фильтров $98\cdot80=7\,840$, то есть в 2,5 раза
-# меньше и примерно половина из 16 000 отсчётов. Если
-# дополнить сигнал по 200 отсчётов с обеих сторон, фреймов будет $1+\lfloor16\,000/160\rfloor=101$.
+# меньше; это примерно половина из 16 000 отсчётов. Если дополнить сигнал по 200 отсчётов с обеих сторон,
+# фреймов будет $1+\lfloor16\,000/160\rfloor=101$.
 #
 # **Typical mistake.** 100 frames (16,000 / 160), 97 (the first frame forgotten), 200 or 400 bins.
 #
