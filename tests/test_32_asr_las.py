@@ -73,6 +73,8 @@ def test_normalise(nb):
     f = nb["normalise"]
     assert f("It's 42, OK?") == "it's forty two ok" and f("") == "" and f("  A-B ") == "a b" and f("7") == "seven" and f("10 20") == "ten twenty"
     assert f("123") == "123" and f("1.5") == "1 5", "only whole numbers below 100 are spelled"
+    assert f("1,000 men") == "1000 men" and f("2,3") == "two three", "a comma between thousands is no pause"
+    assert f("it’s 'two' \"three\" dogs' “x”") == "it's two three dogs x", "quotation marks go, apostrophes inside words stay"
 
 
 def test_texts_and_tokens(nb):
@@ -89,6 +91,52 @@ def test_bootstrap(nb):
     assert rates.shape == (500,) and rates.min() >= 0 and abs(rates.mean() - 0.25) < 0.03
     mean, se, low, high = nb["wer_with_interval"](["a b", "c d", "e"], ["a b", "c", "x"])
     assert mean == pytest.approx(0.4) and se > 0 and low <= mean <= high
+
+
+def test_the_interval_is_that_of_the_bootstrap(nb):
+    refs, hyps = map(list, zip(*random_texts(4)))
+    ops = [nb["edit_ops"](r.split(), h.split()) for r, h in zip(refs, hyps)]
+    rates = nb["bootstrap_rates"]([S + D + I for S, D, I, C in ops], [S + D + C for S, D, I, C in ops])
+    assert any(S for S, *_ in ops) and any(D for _, D, *_ in ops) and any(I for *_, I, _ in ops)
+    mean, se, low, high = nb["wer_with_interval"](refs, hyps)
+    assert mean == nb["wer"](refs, hyps) and se == pytest.approx(rates.std())
+    assert [low, high] == pytest.approx(np.quantile(rates, [0.025, 0.975]))
+
+
+def test_groups_are_drawn_whole(nb):
+    refs, hyps = ["a b", "c d", "e f", "g h"], ["a b", "x x", "e f", "x x"]
+    assert nb["summed"]([1, 2, 3], ["b", "a", "b"]).tolist() == [2, 4]
+    alike = nb["wer_with_interval"](refs, hyps, groups=["u", "u", "v", "v"])
+    assert alike[0] == 0.5 and alike[1] == 0 and alike[2] == alike[3] == 0.5, "both groups have the rate 1/2"
+    apart = nb["wer_with_interval"](refs, hyps, groups=["u", "v", "u", "v"])
+    assert apart[1] > nb["wer_with_interval"](refs, hyps)[1] and apart[3] == 1
+    characters = nb["wer_with_interval"](["ab"], ["ax"], list)
+    assert characters[0] == 0.5
+
+
+@pytest.mark.parametrize("refs, hyps, groups, says", [(["a"], ["a", "b"], None, "1 references"), ("a b", "a", None, "two lists"), ([], [], None, "nothing to divide"),
+                                                      ([""], ["a"], None, "nothing to divide"), (["a"], ["a"], ["u", "v"], "a group for each")])
+def test_intervals_refuse(nb, refs, hyps, groups, says):
+    with pytest.raises(ValueError, match=says):
+        nb["wer_with_interval"](refs, hyps, groups=groups)
+
+
+# --- sounds ---------------------------------------------------------------------------------------------------------------
+
+def test_log_mel_of_what_people_have(nb):
+    f = nb["log_mel_batch"]
+    sounds = [torch.randn(3000, generator=torch.Generator().manual_seed(k)) for k in range(2)] + [torch.randn(900)]
+    x, lengths = f(sounds)
+    assert lengths.tolist() == [1 + (len(s) - 256) // 100 for s in sounds] and x.shape == (3, 28, 40)
+    for k, n in enumerate(lengths):
+        assert x[k, :n].mean(0).abs().max() < 1e-4 and float(x[k, :n].square().mean()) == pytest.approx(1, abs=1e-3) and not x[k, n:].any()
+    assert torch.equal(f([s.double().numpy() for s in sounds])[0], x), "numpy arrays, float64"
+    assert torch.allclose(f([7 * s for s in sounds])[0], x, atol=1e-3), "loudness is removed"
+    silence, n = f([torch.zeros(1000)])
+    assert not silence.any() and n.tolist() == [8]
+    for bad in ([], [torch.zeros(255)], [torch.zeros(3000), torch.zeros(3)], [torch.zeros(2, 3000)]):
+        with pytest.raises(ValueError, match="256 samples"):
+            f(bad)
 
 
 # --- listener and speller -------------------------------------------------------------------------------------------------
@@ -152,6 +200,25 @@ def test_lengths_are_checked(nb, net, lengths):
         net[0](torch.zeros(2, 3, 4).double(), torch.tensor(lengths))
     with pytest.raises(ValueError, match="length"):
         net[1].start(torch.zeros(2, 3, 6).double(), torch.tensor(lengths))
+
+
+@torch.no_grad()
+def test_listener_and_speller_take_what_people_have(net):
+    listener, speller = net
+    x = torch.randn(2, 9, 4).double()
+    h, places = listener(x, torch.tensor([9, 4]))
+    logits, _ = speller(h, places, torch.tensor([[0, 1], [2, 3]]))
+    for kind in (lambda t: t.numpy(), lambda t: t.tolist(), lambda t: t.transpose(1, 2).contiguous().transpose(1, 2)):
+        again, n = listener(kind(x), [9, 4])
+        assert torch.equal(again, h) and n.tolist() == places.tolist()
+        assert torch.equal(speller(kind(h), places.numpy(), [[0, 1], [2, 3]])[0], logits)
+    assert torch.allclose(listener(x.float(), [9, 4])[0], h, atol=1e-5), "float32 into a float64 net"
+    assert torch.equal(speller.step([0, 2], speller.start(h, places))[0], logits[:, 0].log_softmax(1))
+    for bad in (torch.zeros(9, 4), torch.zeros(2, 9, 3)):
+        with pytest.raises(ValueError, match=r"a batch \(B, T, 4\)"):
+            listener(bad, [9, 4])
+    with pytest.raises(ValueError, match=r"a batch \(B, T, 6\)"):
+        speller.start(torch.zeros(2, 3, 5), [3, 3])
 
 
 def test_the_speller_refuses_tokens_out_of_range(net):
@@ -224,6 +291,37 @@ def test_the_ends_of_beam_search(nb):
             nb["beam_search"](step, state, **({"beam": 2, "max_len": 3, "bos": BOS, "eos": EOS} | bad))
     with pytest.raises(ValueError, match="NaN"):
         nb["beam_search"](lambda token, s: (torch.full((len(token), V), torch.nan), s), torch.zeros(1), 3, 4, BOS, EOS)
+    with pytest.raises(ValueError, match=r"take .log\(\)"):
+        nb["beam_search"](lambda token, s: (torch.full((len(token), V), 1 / V), s), torch.zeros(1), 3, 4, BOS, EOS)
+
+
+@pytest.mark.parametrize("beam", [2, 3, 4])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_narrow_beam_keeps_what_a_search_over_whole_texts_keeps(nb, seed, beam):
+    step, state = table_model(seed, 1.0)
+    live, finished = [((), 0.0)], []
+    while live:
+        grown = []
+        for y, p in live:
+            s = state
+            for w in (BOS, *y):
+                log_p, s = step(torch.tensor([w]), s)
+            grown += [((*y, w), p + float(log_p[0, w])) for w in range(V) if w != BOS and (len(y) < 5 or w == EOS)]
+        best = sorted(grown, key=lambda item: -item[1])[:beam]
+        finished += [(list(y[:-1]), p) for y, p in best if y[-1] == EOS]
+        live = [(y, p) for y, p in best if y[-1] != EOS]
+    wanted = sorted(finished, key=lambda item: -item[1])[:beam]
+    found = nb["beam_search"](step, state, beam, 5, BOS, EOS)
+    assert [y for y, _ in found] == [y for y, _ in wanted] and np.allclose([p for _, p in found], [p for _, p in wanted])
+
+
+def test_a_step_without_state(nb):
+    def step(token, state):
+        return torch.tensor([0.5, 0.1, 0.1, 0.0, 0.3]).log().expand(len(token), V), state
+    free = nb["beam_search"](step, None, 4, 3, BOS, EOS)
+    assert free == nb["beam_search"](step, torch.zeros(1), 4, 3, BOS, EOS) and free[0][0] == []
+    fused = nb["beam_search"](*nb["shallow_fusion"](step, None, lm_of(nb), 0.5), 4, 3, BOS, EOS)
+    assert fused == nb["beam_search"](*nb["shallow_fusion"](step, torch.zeros(1), lm_of(nb), 0.5), 4, 3, BOS, EOS)
 
 
 # --- language model ---------------------------------------------------------------------------------------------------------
@@ -262,6 +360,9 @@ def test_bad_tokens_are_refused(nb, bad):
     for call in (lambda: lm.fit([[0], bad]), lambda: lm.score(bad)):
         with pytest.raises(ValueError, match="token ids"):
             call()
+    for flat in ([0, 1], np.array([0, 1]), torch.tensor([0, 1]), ["ab"]):
+        with pytest.raises(ValueError, match="list of lists"):
+            lm.fit(flat)
     if bad not in ([BOS], [EOS]):
         with pytest.raises(ValueError, match="token ids"):
             lm.log_probs(bad)
@@ -280,6 +381,9 @@ def test_fusion_and_rescoring(nb, order):
     assert nb["rescore"](nbest, lm, 0.0) == nbest and nb["rescore"]([], lm, 1.0) == []
     plain = nb["beam_search"](*nb["shallow_fusion"](step, state, lm, 0.0), 300, 3, BOS, EOS)
     assert plain == nbest
+    for lam in (0.0, 0.5):
+        with pytest.raises(ValueError, match="5 tokens, the model 7"):
+            nb["beam_search"](*nb["shallow_fusion"](step, state, nb["NGramLM"](2, 7, BOS, EOS), lam), 3, 3, BOS, EOS)
     for lam in (-0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match="lam >= 0"):
             nb["shallow_fusion"](step, state, lm, lam)
@@ -314,6 +418,20 @@ MUTANTS = [
     ("energy = self.score(torch.tanh(keys + self.query(s)[:, None]))[:, :, 0]", "energy = self.score(keys + self.query(s)[:, None])[:, :, 0]", "32.9"),
     ("return -(log_p * (targets >= 0)).sum() / (targets >= 0).sum()", "return -log_p.mean()", "32.10"),
     ("return -(log_p * (targets >= 0)).sum() / (targets >= 0).sum()", "return (log_p * (targets >= 0)).sum() / (targets >= 0).sum()", "32.10"),
+    ("s, memory = self.cell(torch.cat([self.embed(token), context], 1), (s, memory))",
+     "s, memory = self.cell(torch.cat([self.embed(token), 0 * context], 1), (s, memory))", "32.10"),
+    ("return self.out(torch.cat([s, context], 1)), weights", "return self.out(torch.cat([s, 0 * context], 1)), weights", "32.10"),
+    ("return self.out(torch.cat([s, context], 1)), weights", "return self.out(torch.cat([0 * s, context], 1)), weights", "32.10"),
+    ("[torch.full((len(rows), 1), BOS), targets[:, :-1].clamp(min=0)]", "[torch.full((len(rows), 1), EOS), targets[:, :-1].clamp(min=0)]", "32.10"),
+    ("return torch.cat([torch.full((len(rows), 1), BOS), targets[:, :-1].clamp(min=0)], 1), targets", "return targets.clamp(min=0), targets", "32.10"),
+    ("rows = [torch.tensor([*encode(text), EOS]) for text in texts]", "rows = [torch.tensor(encode(text)) for text in texts]", "32.10"),
+    (".indices[:beam].tolist()", ".indices[:beam + 1].tolist()", "32.11"),
+    ("return sorted(finished, key=lambda found: -penalised(*found, length_penalty))[:beam]", "return finished[:beam]", "32.11"),
+    ("return math.exp(-sum(lm.score(encode(t)) for t in texts) / sum(len(t) + 1 for t in texts))",
+     "return math.exp(-sum(lm.score(encode(t)) for t in texts) / sum(len(t) for t in texts))", "32.14"),
+    ("return math.exp(-sum(lm.score(encode(t)) for t in texts) / sum(len(t) + 1 for t in texts))",
+     "return math.exp(sum(lm.score(encode(t)) for t in texts) / sum(len(t) + 1 for t in texts))", "32.14"),
+    ("return pairs[::-1]", "return pairs", "32.1"),
     ("best = flat.sort(descending=True, stable=True).indices[:beam].tolist()", "best = flat.sort(stable=True).indices[:beam].tolist()", "32.11"),
     ("done, going = extend(live, scores[:, None] + log_p, beam, eos)", "done, going = extend(live, log_p, beam, eos)", "32.11"),
     ("state = pick(state, torch.tensor(rows, device=device))", "state = pick(state, torch.zeros(len(rows), dtype=torch.int64, device=device))", "32.11"),
