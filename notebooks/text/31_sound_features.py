@@ -2479,8 +2479,8 @@ break_it()
 # ниже $\varepsilon$ превращается в $\ln\varepsilon$. Итого на пути от файла две большие потери
 # информации — фаза и детали внутри полос — и три малые: конец записи, нулевой отсчёт, всё ниже порога.
 #
-# **Typical mistake.** Naming mel only; saying that the DFT or the window loses information; "a matrix that
-# is not square cannot be inverted".
+# **Typical mistake.** Naming mel only; saying that the DFT loses information, or that the window loses what
+# it only weakens; "a matrix that is not square cannot be inverted".
 #
 # </details>
 
