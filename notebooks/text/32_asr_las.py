@@ -139,7 +139,7 @@ N_COMPARE = 0             # steps a net in the comparison of pyramids and curric
 # %% tags=["hide-input"]
 COLOURS = {"C": "#dfeadf", "S": "#f6d9a8", "D": "#e9b4b4", "I": "#b9cde8"}
 
-# %% tags=["hide-input"]
+
 def draw_pairs(ax, pairs, title=""):
     """Aligned tokens in two rows, one colour and one letter for each operation."""
     width = [max(len(str(t)) for t in (r, h) if t is not None) + 1 for _, r, h in pairs]
@@ -817,8 +817,7 @@ def my_pair_frames(x):
 def _pairs_by_hand(x, order=lambda a, b: [a, b], keep_last=True, gap=1):
     """Frame 2t beside frame 2t + 1, by a loop, and its famous errors."""
     B, T, d = x.shape
-    half = T // 2 if gap == 0 else 0
-    last = T if keep_last or T % 2 == 0 else T - 1
+    half, last = T // 2, T if keep_last or T % 2 == 0 else T - 1
     rows = [(t, t + 1) for t in range(0, last, 2)] if gap else [(t, t + half) for t in range(half)]
     frame = lambda t: x[:, t] if t < T else torch.zeros(B, d)
     return torch.stack([torch.cat(order(frame(a), frame(b)), 1) for a, b in rows], 1)
@@ -1034,7 +1033,7 @@ def _weights_by_hand(energy, lengths):
 def _place_mask(energy, lengths):
     return torch.arange(energy.shape[1]) < lengths[:, None]
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 scored = [(torch.tensor([[1.0, 2, 3, -1], [0, -3, 2, 5]]), torch.tensor([4, 2])),
           (torch.tensor([[800.0, 801, 3], [-900, -901, 7]]), torch.tensor([2, 2]))]
 exercise("32.D", my_attention, [(args, _weights_by_hand(*args)) for args in scored], mistakes={
@@ -1720,7 +1719,7 @@ def _exhaustive(step, state, max_len, score=lambda y, p: p):
     found = [(y, _log_prob_of(step, state, y)) for y in texts]
     return sorted(found, key=lambda item: -score(*item))
 
-# %% tags=["hide-input"]
+
 def _greedy_by_loop(step, state, max_len, bos=3, eos=4):
     """The most probable token each time, until the end."""
     tokens, last = [], bos
@@ -2226,9 +2225,9 @@ LAM_OF = {way: LAMS[int(np.argmin(dev_rates))] for way, dev_rates in dev_wer.ite
 states = states_of(las, test_sounds)
 beams, beam_seconds = {}, {}
 for n_beam in (1, 2, 4, 8, 16):
-    begun = time.perf_counter()
+    begun = time.process_time()
     beams[n_beam] = decode_all(las, states, n_beam)
-    beam_seconds[n_beam] = (time.perf_counter() - begun) / len(states)
+    beam_seconds[n_beam] = (time.process_time() - begun) / len(states)
 hypotheses = {"greedy": by_greedy, "beam 8": best_texts(beams[8]),
               "beam 8, rescoring": rescored(beams[8], LAM_OF["rescoring"]),
               "beam 8, fusion": best_texts(decode_all(las, states, lam=LAM_OF["fusion"]))}
@@ -2394,7 +2393,7 @@ plt.show()
 # %% [markdown]
 # The figure shows the letters that were *written* and where attention stood for each of them. Repeated digits
 # are no harder than random ones, so likeness of places is not the cause. Nearly all errors are lost words: the
-# net stops after three or four words of eight, whatever is said; it has never seen a longer text. (Nothing in
+# net writes three or four words of eight, whatever is said; it has never seen a longer text. (Nothing in
 # (32.9) makes attention move on or count; location-aware attention and monotone paths are remedies that were
 # proposed for long utterances.)
 
@@ -2475,8 +2474,6 @@ errors_of = lambda rows: np.array([sum(edit_ops(r.split(), h.split())[:3])
 known, plain, again, fused = (part(setting="known", system=way) for way in (
     "greedy", "beam 8", "beam 8, rescoring", "beam 8, fusion"))
 sizes = known.reference.str.split().str.len().to_numpy()
-
-# %%
 for person in sorted(set(known.speaker)):
     unseen, friend = (part(setting=setting, system="greedy", speaker=person)
                       for setting in ("unseen", "known"))
@@ -2558,10 +2555,6 @@ def seconds_of_table(n):
     return min(cpu(lambda: edit_table(r, h)) for _ in range(7))
 
 # %%
-table_sizes = [50, 100, 200, 400]
-table_seconds = [seconds_of_table(n) for n in table_sizes]
-
-# %%
 def seconds_of_listener(n_pyramid):
     """The least time of seven for a batch of 16 utterances of 240 frames, forwards and
     backwards."""
@@ -2571,6 +2564,8 @@ def seconds_of_listener(n_pyramid):
     return min(cpu(lambda: net(frames, sizes)[0].sum().backward()) for _ in range(7))
 
 # %%
+table_sizes = [50, 100, 200, 400]
+table_seconds = [seconds_of_table(n) for n in table_sizes]
 listener_seconds = [seconds_of_listener(L) for L in range(4)]
 
 # %% tags=["nbval-ignore-output"]
@@ -2594,21 +2589,22 @@ for n_beam, beam_time in beam_seconds.items():
     axes[1].plot(*point, "o", color="#1b4f8f")
     axes[1].annotate(f"{n_beam}", point, fontsize=9, xytext=(0, 6 if n_beam in (1, 4, 16) else -14),
                      textcoords="offset points", ha="center")
-axes[1].set(xlabel="ms an utterance", ylabel="WER, noisy test", ylim=(0, 0.3),
+axes[1].set(xlabel="processor time, ms an utterance", ylabel="WER, noisy test", ylim=(0, 0.3),
             title="beam widths 1 to 16, no language model")
 plt.show()
 
 # %% [markdown]
-# With 240 frames the pyramid saves the listener nothing: at every depth it costs more than one layer alone, for
-# its first layer reads 256 numbers a pair of frames where the layer below reads 40 a frame. What it saves comes
-# back at every letter. The beam alone buys nothing here: no width from 1 to 16 differs from greedy by more than
-# about one word in a hundred, and each doubling costs time; its list is what rescoring needs. Does a pyramid
-# help the *learning* within an equal budget? That belongs to the full run: sequences of one or two digits,
-# for each number of layers as many steps as fit into the time of <!--full:32.compare_steps-->300<!--/full-->
-# steps of the full pyramid. Greedy WER with 0, 1, 2, 3 layers: <!--full:32.pyramid_0-->0.620<!--/full-->,
-# <!--full:32.pyramid_1-->0.393<!--/full-->, <!--full:32.pyramid_2-->0.793<!--/full-->, <!--full:32.pyramid_3-->0.203<!--/full-->; with
-# three layers and without the curriculum <!--full:32.no_curriculum-->0.102<!--/full--> (one training each, at
-# a short budget: another seed may order them otherwise; the curriculum shows no gain here).
+# With 240 frames the pyramid saves the listener nothing: at every depth it costs more than one layer alone,
+# for its first layer reads 256 numbers a pair of frames where the layer below reads 40 a frame. What it saves
+# comes back at every letter. The beam alone buys nothing here: no width from 1 to 16 differs from greedy by
+# more than about one word in a hundred, and a wide one costs time; its list is what rescoring needs. Does a
+# pyramid help the *learning* within an equal budget? That belongs to the full run: sequences of one or two
+# digits, for each number of layers as many steps as fit into the time of
+# <!--full:32.compare_steps-->300<!--/full--> steps of the full pyramid. Greedy WER with 0, 1, 2, 3 layers:
+# <!--full:32.pyramid_0-->0.620<!--/full-->, <!--full:32.pyramid_1-->0.393<!--/full-->,
+# <!--full:32.pyramid_2-->0.793<!--/full-->, <!--full:32.pyramid_3-->0.203<!--/full-->; with three layers and
+# without the curriculum <!--full:32.no_curriculum-->0.102<!--/full--> (one training each, at a short budget:
+# another seed may order them otherwise; the curriculum shows no gain here).
 
 # %%
 def short_training(n_pyramid, n_steps, curriculum=True):
@@ -2780,7 +2776,7 @@ break_it()
 # остаётся $T'=\lceil T/2^L\rceil$ позиций. Три слоя дают $2^3=8$ раз: 800 кадров → 100. Внимание стоит
 # $O(UT'd)$, в 8 раз меньше, сам кодировщик делает $T(1+\frac12+\frac14+\frac18)<2T$ шагов. Верхние слои за
 # один шаг видят более длинные отрезки звука, а путь градиента короче. Слишком много слоёв — слишком грубое
-# время: одна позиция охватывает несколько звуков, и декодеру приходится разделять их по одному вектору.
+# время: одна позиция охватывает несколько звуков, и декодировщику приходится разделять их по одному вектору.
 # Конкатенация выходов *разных слоёв* длину не меняет: осталось бы 800.
 #
 # **Typical mistake.** "The outputs of the layers are concatenated"; "three layers reduce time three times".
@@ -2870,6 +2866,7 @@ break_it()
 # - D. S. Park et al., [SpecAugment](https://arxiv.org/abs/1904.08779), Interspeech 2019.
 # - Z. Jackson and others,
 #   [Free Spoken Digit Dataset](https://github.com/Jakobovski/free-spoken-digit-dataset), 2018.
+# - [sound-mnist](https://adhishthite.github.io/sound-mnist): a convolutional network for single digits.
 #
 # <!-- navigation -->
 # previous: [31 Sound features](31_sound_features.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [41 Ranking metrics](41_ranking_metrics.ipynb)
