@@ -1818,9 +1818,9 @@ parts.rename_axis("strength").round(3)
 
 # %%
 chain = list(by_strength)
-claim("more strength: less style loss at every step", parts["style loss"].diff()[1:], below=0,
+claim("more strength: less style loss at every step", parts["style loss"].diff().iloc[1:], below=0,
       trivial=0.0)
-claim("and more content loss", parts["content loss"].diff()[1:], above=0, trivial=0.0)
+claim("and more content loss", parts["content loss"].diff().iloc[1:], above=0, trivial=0.0)
 
 # %%
 def draw(strength):
