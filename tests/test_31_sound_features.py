@@ -155,7 +155,10 @@ def test_istft_is_least_squares(nb, n_fft):
     X = torch.complex(*(torch.randn(5, n_fft // 2 + 1, generator=g, dtype=torch.float64) for _ in range(2)))
     w = hann(n_fft) + 0.1
     x = nb["istft"](X, 3, w)
-    distance = lambda y: nb["all_bins"](nb["stft"](y, n_fft, 3, w) - X, n_fft)
+
+    def distance(y):
+        return nb["all_bins"](nb["stft"](y, n_fft, 3, w) - X, n_fft)
+
     for k in range(len(x)):
         for step in (-1e-4, 1e-4):
             moved = x.clone()

@@ -96,8 +96,8 @@ def test_bootstrap(nb):
 def test_the_interval_is_that_of_the_bootstrap(nb):
     refs, hyps = map(list, zip(*random_texts(4)))
     ops = [nb["edit_ops"](r.split(), h.split()) for r, h in zip(refs, hyps)]
-    rates = nb["bootstrap_rates"]([S + D + I for S, D, I, C in ops], [S + D + C for S, D, I, C in ops])
-    assert any(S for S, *_ in ops) and any(D for _, D, *_ in ops) and any(I for *_, I, _ in ops)
+    rates = nb["bootstrap_rates"]([S + D + INS for S, D, INS, C in ops], [S + D + C for S, D, INS, C in ops])
+    assert any(S for S, *_ in ops) and any(D for _, D, *_ in ops) and any(INS for *_, INS, _ in ops)
     mean, se, low, high = nb["wer_with_interval"](refs, hyps)
     assert mean == nb["wer"](refs, hyps) and se == pytest.approx(rates.std())
     assert [low, high] == pytest.approx(np.quantile(rates, [0.025, 0.975]))

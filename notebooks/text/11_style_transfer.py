@@ -2231,7 +2231,7 @@ exercise("11.D", mmd, cases_d)
 # $$\nabla_XL=\alpha\,(J^l)^\top\,2(X^l-C^l)+\beta\sum_lw_l\,(J^l)^\top\frac2{N_lM^l_X}\Big(\frac{G^l(X)}{2N_lM^l_X}-\frac{G^l(S)}{2N_lM^l_S}\Big)X^l,\qquad J^l=\frac{\partial X^l}{\partial X}$$
 # then $X_{t+1}=X_t-\eta\nabla_XL(X_t)$ with step size $\eta$ (11.5), in practice L-BFGS or Adam, pixels kept in $[0,1]$. The content term holds the arrangement of objects; the style term changes what this leaves free until the statistics of the features are those of $S$: colours, strokes, textures, anywhere in the image. $\beta/\alpha$ sets the compromise.
 #
-# **Кратко по-русски.** Замороженная предобученная сеть (VGG-19) переводит изображение $A$ в признаки $A^l_{ik}$ (после ReLU): $l$ — номер слоя, $i=1\dots N_l$ — канал (фильтр), $k=1\dots M_l$ — пространственная позиция, $M_l=H_lW_l$. $C$ — контентное изображение, $S$ — стилевое, $X$ — выходное.
+# **Ответ по-русски.** Замороженная предобученная сеть (VGG-19) переводит изображение $A$ в признаки $A^l_{ik}$ (после ReLU): $l$ — номер слоя, $i=1\dots N_l$ — канал (фильтр), $k=1\dots M_l$ — пространственная позиция, $M_l=H_lW_l$. $C$ — контентное изображение, $S$ — стилевое, $X$ — выходное.
 #
 # *Контентная компонента* на одном, обычно глубоком, слое (у Гатиса `relu4_2`, с множителем $\tfrac12$): $L_{content}(C,X)=\sum_{i=1}^{N_l}\sum_{k=1}^{M_l}(C^l_{ik}-X^l_{ik})^2$. Сравниваются отклики **в одной и той же позиции**: что и где изображено.
 #
@@ -2269,7 +2269,7 @@ exercise("11.D", mmd, cases_d)
 # *Gained*: two to three orders of magnitude per image (three in Johnson et al.; on this page two, or twenty to thirty times if L-BFGS may stop at the network's loss).
 # *Lost*: (1) time and data for training, anew for each style; (2) quality: $L(x,S,a_\theta(x))\ge\min_XL(x,S,X)$ for every $x$, one pass can only approach the optimum of this very image (amortisation gap), less well on contents unlike the training set; (3) freedom: style, $\beta/\alpha$ and the size of the strokes are frozen into $\theta$. Partly lifted by conditional instance normalisation (a pair $\gamma_i,\delta_i$ per style) and by AdaIN, which computes the pair from the features $B$ of any style, $\sigma_i(B)\frac{A_{ik}-\mu_i(A)}{\sigma_i(A)}+\mu_i(B)$.
 #
-# **Кратко по-русски.** Обозначения: $x$ — контентная фотография, $S$ — стилевое изображение, $X$ — выходное, $X^l_{ik}$ — признаки $X$ в слое $l$ замороженной VGG ($i$ — канал из $N_l$, $k$ — позиция из $M_l$), $G^l_{ij}(X)=\sum_kX^l_{ik}X^l_{jk}$ — матрица Грама, $l_0$ — контентный слой. Функция потерь одного выхода:
+# **Ответ по-русски.** Обозначения: $x$ — контентная фотография, $S$ — стилевое изображение, $X$ — выходное, $X^l_{ik}$ — признаки $X$ в слое $l$ замороженной VGG ($i$ — канал из $N_l$, $k$ — позиция из $M_l$), $G^l_{ij}(X)=\sum_kX^l_{ik}X^l_{jk}$ — матрица Грама, $l_0$ — контентный слой. Функция потерь одного выхода:
 # $$L(x,S,X)=\alpha\sum_{i,k}\big(x^{l_0}_{ik}-X^{l_0}_{ik}\big)^2+\beta\sum_lw_l\sum_{i,j}\Big(\frac{G^l_{ij}(S)}{2N_lM^l_S}-\frac{G^l_{ij}(X)}{2N_lM^l_X}\Big)^2$$
 # Метод Гатиса минимизирует её по пикселям $X$ заново для каждой фотографии: сотни прямых и обратных проходов.
 #
@@ -2304,7 +2304,7 @@ exercise("11.D", mmd, cases_d)
 #
 # Care: the invariance is to permuting positions of *feature maps*. Permuting the *pixels* of the image changes the features themselves, as each sees a neighbourhood; only with $1\times1$ filters it would not.
 #
-# **Кратко по-русски.** Зафиксируем слой. Его признаки — матрица $A\in\mathbb R^{N\times M}$, $A_{ik}$ — отклик канала $i$ в позиции $k$; матрица Грама $G_{ij}(A)=\sum_{k=1}^MA_{ik}A_{jk}$, то есть $G(A)=AA^\top$. Перестановка позиций $\pi$ даёт $A'_{ik}=A_{i\pi(k)}$, то есть $A'=A\Pi$, где $\Pi$ — матрица перестановки: $\Pi_{mk}=1$ при $m=\pi(k)$, иначе 0.
+# **Ответ по-русски.** Зафиксируем слой. Его признаки — матрица $A\in\mathbb R^{N\times M}$, $A_{ik}$ — отклик канала $i$ в позиции $k$; матрица Грама $G_{ij}(A)=\sum_{k=1}^MA_{ik}A_{jk}$, то есть $G(A)=AA^\top$. Перестановка позиций $\pi$ даёт $A'_{ik}=A_{i\pi(k)}$, то есть $A'=A\Pi$, где $\Pi$ — матрица перестановки: $\Pi_{mk}=1$ при $m=\pi(k)$, иначе 0.
 #
 # *Ортогональность*: $(\Pi\Pi^\top)_{mn}=\sum_k\Pi_{mk}\Pi_{nk}$ — число таких $k$, что $\pi(k)=m$ и $\pi(k)=n$; так как $\pi$ взаимно однозначна, оно равно 1 при $m=n$ и 0 иначе. Значит, $\Pi\Pi^\top=I$.
 #
@@ -2335,7 +2335,7 @@ exercise("11.D", mmd, cases_d)
 #
 # What does not work. *No normalisation*: the minimum asks for $G(X)=G(S)$, so $\frac1{M_X}G(X)=\frac{M_S}{M_X}\cdot\frac1{M_S}G(S)=2\cdot\frac1{M_S}G(S)$: second moments twice too large, features $\sqrt2$ times too strong. *One common factor*, e.g. $\frac1{4N^2M_SM_X}\sum_{ij}(G_{ij}(S)-G_{ij}(X))^2$: it scales the loss, but the minimum stays at $G(X)=G(S)$, the wrong place; a texture and its own tiling would be different. Scale is another matter: resizing $S$ changes the size of its strokes, and no normalisation undoes that.
 #
-# **Кратко по-русски.** Пусть $a_k\in\mathbb R^N$ — признаки в позиции $k$ слоя с $N$ каналами; у стилевого изображения в этом слое $M_S$ позиций, у выходного $M_X$, $M_S\approx2M_X$. Матрица Грама $G(A)=\sum_{k=1}^Ma_ka_k^\top$, $G_{ij}=\sum_kA_{ik}A_{jk}$, — **сумма** по позициям, поэтому она аддитивна: если положить две карты рядом, $G([A\ B])=G(A)+G(B)$, $G([A\ A])=2G(A)$. Вдвое больше пикселей той же текстуры — вдвое больше матрица.
+# **Ответ по-русски.** Пусть $a_k\in\mathbb R^N$ — признаки в позиции $k$ слоя с $N$ каналами; у стилевого изображения в этом слое $M_S$ позиций, у выходного $M_X$, $M_S\approx2M_X$. Матрица Грама $G(A)=\sum_{k=1}^Ma_ka_k^\top$, $G_{ij}=\sum_kA_{ik}A_{jk}$, — **сумма** по позициям, поэтому она аддитивна: если положить две карты рядом, $G([A\ B])=G(A)+G(B)$, $G([A\ A])=2G(A)$. Вдвое больше пикселей той же текстуры — вдвое больше матрица.
 #
 # Сравнимо **среднее** по позициям $\frac1MG(A)=\frac1M\sum_ka_ka_k^\top$ — оценка $\mathbb E\,aa^\top$, не зависящая от размера (с точностью до краевых эффектов): $\frac1{2M}G([A\ A])=\frac1MG(A)$. Поэтому **каждую матрицу делят на число позиций её собственной карты** $M=HW$ в этом слое, и делают это *до* вычитания:
 # $$L_{style}(S,X)=\sum_{i,j=1}^N\Big(\frac{G_{ij}(S)}{2NM_S}-\frac{G_{ij}(X)}{2NM_X}\Big)^2$$

@@ -1999,7 +1999,8 @@ interact(lambda tau: draw_blend(tau),
 # The stripes of section 5, seen with probability $w$ in one phase and $1-w$ in the other:
 
 # %% tags=["nbval-ignore-output"]
-interact(draw_stripes, w=FloatSlider(value=0.7, min=0.02, max=0.98, step=0.02, description="weight w"));
+interact(draw_stripes,
+         w=FloatSlider(value=0.7, min=0.02, max=0.98, step=0.02, description="weight w"));
 
 # %% [markdown]
 # The two peaks of section 9:
