@@ -1973,7 +1973,7 @@ check("32.13", "it is the posterior mean: prior samples weighted by their likeli
 # a uniform first digit, so its entropy is known. A model's **cross-entropy** is never below the entropy
 # (Gibbs' inequality), and **perplexity** is its exponential per token, estimated by a sample of texts:
 #
-# $$\mathrm{PP}=\exp\Big(-\frac{\sum\log p(y)}{\sum(\lvert y\rvert+1)}\Big)\approx\exp\frac{\mathbb E[-\log p(y)]}{\mathbb E(\lvert y\rvert+1)}\ \ge\ \exp\frac{\mathcal H}{\mathbb E(\lvert y\rvert+1)},\qquad \mathcal H=\log n_{\max}+\log10+\frac{n_{\max}-1}2\Big(-\sum_kq_k\log q_k\Big) \tag{32.14}$$
+# $$\begin{aligned}\mathrm{PP}&=\exp\Big(-\frac{\sum\log p(y)}{\sum(\lvert y\rvert+1)}\Big)\approx\exp\frac{\mathbb E[-\log p(y)]}{\mathbb E(\lvert y\rvert+1)}\ \ge\ \exp\frac{\mathcal H}{\mathbb E(\lvert y\rvert+1)},\\ \mathcal H&=\log n_{\max}+\log10+\frac{n_{\max}-1}2\Big(-\sum_kq_k\log q_k\Big)\end{aligned} \tag{32.14}$$
 #
 # A digit has 4 letters on average, so with spaces and end sign a text of $n$ digits has $5n$ tokens in the
 # mean: $\mathbb E(\lvert y\rvert+1)=\tfrac52(n_{\max}+1)$.
@@ -2043,7 +2043,7 @@ plt.show()
 # logarithms with a weight $\lambda$; they differ in *when*. **Shallow fusion** adds them inside the beam, at
 # every letter:
 #
-# $$\hat y=\arg\max_y\big[\log p(y\mid x)+\lambda\log p_{\mathrm{LM}}(y)\big],\quad\text{prefixes kept by}\ \ \sum_{j\le u}\big(\log p(y_j\mid y_{<j},x)+\lambda\log p_{\mathrm{LM}}(y_j\mid y_{<j})\big) \tag{32.15}$$
+# $$\begin{gathered}\hat y=\arg\max_y\big[\log p(y\mid x)+\lambda\log p_{\mathrm{LM}}(y)\big],\\ \text{prefixes kept by}\ \ \sum_{j\le u}\big(\log p(y_j\mid y_{<j},x)+\lambda\log p_{\mathrm{LM}}(y_j\mid y_{<j})\big)\end{gathered} \tag{32.15}$$
 #
 # **Second-pass rescoring** lets the beam run without the language model and re-ranks what it returned:
 #
