@@ -164,6 +164,28 @@ def test_non_negative_fold_in_refuses_a_singular_system(nb):
         nb["fold_in"](model, [1], [5.0], 0)
 
 
+def test_rmse_by_hand(nb):
+    zero = torch.zeros
+    model = nb["Factors"](3.0, zero(5).double(), zero(4).double(), zero(5, 2).double(), zero(4, 2).double())
+    names = dict(nb["rmse"].__globals__)
+    nb["rmse"].__globals__["scale"] = (0.5, 5.0)
+    try:
+        assert nb["rmse"](model, triples([(0, 0, 3.0), (1, 1, 5.0), (2, 2, 0.5)])) == pytest.approx(math.sqrt((0 + 4 + 6.25) / 3))
+    finally:
+        nb["rmse"].__globals__.pop("scale") if "scale" not in names else None
+
+
+def test_non_negative_fold_in_with_a_penalty_or_enough_ratings(nb):
+    model = nb["hals"](triples(ROWS), 2, 0.5, 3, nonnegative=True)
+    assert nb["fold_in"](model, [1], [5.0], 0.5)[0].min() >= 0 and nb["fold_in"](model, [0, 1, 2], [5.0, 3.0, 1.0], 0)[1] == 0
+
+
+def test_defaults_are_what_the_docstrings_say(nb):
+    r = triples(ROWS)
+    assert torch.equal(nb["hals"](r, 2, 0.5, 2).P, nb["hals"](r, 2, 0.5, 2, seed=0).P)
+    assert not torch.equal(nb["hals"](r, 2, 0.5, 2).P, nb["hals"](r, 2, 0.5, 2, seed=1).P)
+
+
 def test_duplicates_in_a_batch_are_added_up(nb):
     r = triples([(0, 0, 5.0), (0, 0, 5.0), (0, 1, 3.0)])
     P, Q = nb["random_start"](r, 2, 0, r.value)
