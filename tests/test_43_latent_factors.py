@@ -178,6 +178,8 @@ def test_rmse_by_hand(nb):
 def test_non_negative_fold_in_with_a_penalty_or_enough_ratings(nb):
     model = nb["hals"](triples(ROWS), 2, 0.5, 3, nonnegative=True)
     assert nb["fold_in"](model, [1], [5.0], 0.5)[0].min() >= 0 and nb["fold_in"](model, [0, 1, 2], [5.0, 3.0, 1.0], 0)[1] == 0
+    model.Q[1, 0] = 0.0                         # exact zeros are what non-negative factors are made of
+    assert nb["fold_in"](model, [1], [5.0], 0.5)[0].isfinite().all()
 
 
 def test_defaults_are_what_the_docstrings_say(nb):
