@@ -249,7 +249,7 @@ def packed(files):
     return archive.getvalue()
 
 
-FILES = {"u.data": ROWS.encode(), "u.item": "1|Film|||u|1\n".encode("latin-1"), "u.genre": b"drama|0\n\n"}
+FILES = {"u.data": ROWS.encode(), "u.item": "1|Film|||u|1\n".encode("latin-1"), "u.genre": b"drama|0\n\n", "u.user": b"1|24|M|writer|0\n"}
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ def server(nowhere, monkeypatch):
 
 def test_a_download_is_kept_and_used_again(server):
     assert len(data.ratings("ml-100k")) == 2
-    assert sorted(p.name for p in (server.cache / "ml-100k").iterdir()) == ["u.data", "u.genre", "u.item"]
+    assert sorted(p.name for p in (server.cache / "ml-100k").iterdir()) == ["u.data", "u.genre", "u.item", "u.user"]
     assert data.items("ml-100k").title == ["Film"]
     assert server.asked == ["/good.zip"], "one download serves both"
     assert [p.name for p in server.cache.iterdir()] == ["ml-100k"], "no scraps"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .fetch import BUNDLED, DataError, found, known, places
 from .images import PHOTOS, Digits, digits, feature_weights, photo
-from .ratings import Items, Ratings, Truth, items, ratings, truth
+from .ratings import Items, PlaysTruth, Ratings, Truth, Users, items, ratings, truth, users
 from .series import Series, nab
 from .sound import Sounds, sounds
 from .text import Squad, Utterances, squad, utterances
@@ -17,6 +17,6 @@ from .text import Squad, Utterances, squad, utterances
 DATA = Path(__file__).resolve().parents[2] / "data"
 SOURCES = known()
 
-__all__ = ["BUNDLED", "DATA", "DataError", "Digits", "Items", "PHOTOS", "Ratings", "SOURCES", "Series", "Sounds", "Squad",
-           "Truth", "Utterances", "digits", "feature_weights", "found", "items", "nab", "photo", "places", "ratings",
-           "sounds", "squad", "truth", "utterances"]
+__all__ = ["BUNDLED", "DATA", "DataError", "Digits", "Items", "PHOTOS", "PlaysTruth", "Ratings", "SOURCES", "Series",
+           "Sounds", "Squad", "Truth", "Users", "Utterances", "digits", "feature_weights", "found", "items", "nab",
+           "photo", "places", "ratings", "sounds", "squad", "truth", "users", "utterances"]
