@@ -115,10 +115,14 @@ class Book:
         return twin
 
     @cached_property
+    def proved(self):
+        """(namespace, what was printed) after a run of all checks with what they need, once in a process."""
+        return self.run(self.needed([node for _, node in self.checks]))
+
+    @cached_property
     def bench(self):
         """The page after a run of its checks, on which changes can be tried; torch's default type goes with it."""
-        space, _ = self.run(self.needed([node for _, node in self.checks]))
-        return Workbench(self.statements, space, limit=60)
+        return Workbench(self.statements, self.proved[0], limit=60)
 
     def notices(self, old, new, eq):
         """Does a check of equation eq fail (or stop) when `old` is replaced by `new` in the code? Raises AssertionError if it fails unchanged.
@@ -159,6 +163,24 @@ def books():
 
 def book(number):
     return next(b for b in books() if b.number == number)
+
+
+def wrong_variant_tests(book, variants):
+    """Three tests of a page with variants (old code, wrong code, equation): each is noticed by a check of its equation, unbroken
+    the same checks pass (else a slice that fails for another reason would seem to notice), and every equation has a variant."""
+    import pytest
+
+    @pytest.mark.parametrize("old, new, eq", variants, ids=[f"{eq}-{k}" for k, (_, _, eq) in enumerate(variants)])
+    def test_a_wrong_formula_fails_its_own_check(old, new, eq):
+        assert book.notices(old, new, eq)
+
+    def test_the_right_formulas_pass_the_same_slices():
+        assert not [eq for eq in book.tags if f"✓ ({eq})" not in book.proved[1]]
+
+    def test_every_equation_has_a_wrong_variant():
+        assert {eq for *_, eq in variants} == set(book.tags)
+
+    return test_a_wrong_formula_fails_its_own_check, test_the_right_formulas_pass_the_same_slices, test_every_equation_has_a_wrong_variant
 
 
 def _is_literal(node):

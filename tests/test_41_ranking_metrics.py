@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers.data import Ratings
-from tests.book import book
+from tests.book import book, wrong_variant_tests
 
 BOOK = book("41")
 NAN, INF = math.nan, math.inf
@@ -342,20 +342,8 @@ MUTANTS = [
 ]
 
 
-@pytest.mark.parametrize("old, new, eq", MUTANTS, ids=[f"{eq}-{k}" for k, (*_, eq) in enumerate(MUTANTS)])
-def test_a_wrong_formula_fails_its_own_check(old, new, eq):
-    """The checks of equation `eq`, with what they depend on and nothing else, must refuse the wrong variant."""
-    assert BOOK.notices(old, new, eq)
-
-
-def test_the_right_formulas_pass_the_same_slices():
-    """Without this, a slice that fails for another reason would make every wrong variant seem noticed."""
-    said = BOOK.run(BOOK.needed([node for _, node in BOOK.checks]))[1]
-    assert not [eq for eq in BOOK.tags if f"✓ ({eq})" not in said]
-
-
-def test_every_equation_has_a_wrong_variant():
-    assert {eq for *_, eq in MUTANTS} == set(BOOK.tags)
+(test_a_wrong_formula_fails_its_own_check, test_the_right_formulas_pass_the_same_slices,
+ test_every_equation_has_a_wrong_variant) = wrong_variant_tests(BOOK, MUTANTS)
 
 
 def test_top_lists_never_shows_what_must_not_be_shown_and_breaks_ties_at_every_scale(nb):

@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 
 from helpers import data
 from helpers.data import Ratings
-from tests.book import book
+from tests.book import book, wrong_variant_tests
 
 BOOK = book("43")
 
@@ -366,17 +366,5 @@ MUTANTS = [
 ]
 
 
-@pytest.mark.parametrize("old, new, eq", MUTANTS, ids=[f"{eq}-{k}" for k, (*_, eq) in enumerate(MUTANTS)])
-def test_a_wrong_formula_fails_its_own_check(old, new, eq):
-    """The checks of equation `eq`, with what they depend on and nothing else, must refuse the wrong variant."""
-    assert BOOK.notices(old, new, eq)
-
-
-def test_the_right_formulas_pass_the_same_slices():
-    """Without this, a slice that fails for another reason would make every wrong variant seem noticed."""
-    said = BOOK.run(BOOK.needed([node for _, node in BOOK.checks]))[1]
-    assert all(f"✓ ({eq})" in said for eq in BOOK.tags)
-
-
-def test_every_equation_has_a_wrong_variant():
-    assert {eq for *_, eq in MUTANTS} == set(BOOK.tags)
+(test_a_wrong_formula_fails_its_own_check, test_the_right_formulas_pass_the_same_slices,
+ test_every_equation_has_a_wrong_variant) = wrong_variant_tests(BOOK, MUTANTS)
