@@ -8,9 +8,10 @@ CPU    := https://download.pytorch.org/whl/cpu
 # On Linux without an NVIDIA GPU the CPU build of torch (200 MB) instead of the CUDA one (2.7 GB). TORCH_INDEX= (empty) takes PyPI's.
 TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),$(shell command -v nvidia-smi >/dev/null || echo $(CPU)))
 PINS   ?= -c constraints.txt
+EXTRAS := import tomllib; print(*sum(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"].values(), []), sep="\n")
 ONE    := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 .DEFAULT_GOAL := help
-.PHONY: help lab test run sync full fresh pdf mutate stamp constraints clean
+.PHONY: help lab test extras run sync full fresh pdf mutate stamp constraints clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -45,6 +46,11 @@ else
 	@$(ONE) $(PY) -m pytest -q tests/test_notebooks.py tests/test_probes.py -k "$(NB)_ or $(NB)-" $(ARGS)
 endif
 
+# Every extra of pyproject.toml, whatever their number. Without them the sections that need one say so in a sentence.
+extras: $(READY)  ## what single sections need and `make lab` leaves out: Spark (500 MB; needs Java 17 or newer)
+	@$(PY) -m pip install --disable-pip-version-check $(PINS) $$($(PY) -c '$(EXTRAS)')
+	@command -v java >/dev/null || echo "make: there is no java. Spark needs Java 17 or newer (on Debian and Ubuntu: apt install openjdk-17-jre-headless)."
+
 fresh: $(READY)  ## a fresh copy of notebook NB in work/; yours is kept under a dated name
 	@$(PY) tools/course.py fresh $(NB)
 
@@ -69,7 +75,7 @@ stamp: $(READY)  ## for contributors: carry the course's address from pyproject.
 
 constraints:  ## for contributors: refresh the pins in constraints.txt from a fresh environment (TORCH stays)
 	@rm -rf build/pins && mkdir -p build && $(PYTHON) -m venv build/pins
-	@build/pins/bin/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH) -r requirements.txt
+	@build/pins/bin/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH) -r requirements.txt $$(build/pins/bin/python -c '$(EXTRAS)')
 	@{ echo "# The exact set that is tested (make constraints)."; build/pins/bin/python -m pip freeze | sed 's/+cpu$$//' | grep -v '^nvidia-\|^triton'; } > build/constraints.txt
 	@mv build/constraints.txt constraints.txt && rm -rf build/pins
 

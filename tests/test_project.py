@@ -3,6 +3,7 @@
 import ast
 import base64
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -67,6 +68,25 @@ def test_a_lone_notebook_never_replaces_torch(tmp_path):
     assert set(requirements(ROOT / "pyproject.toml", {}.get)) == set(PYPROJECT["project"]["dependencies"])
 
 
+def test_extras_are_pinned_and_installed_by_ci_alone():
+    extras = sum(PYPROJECT["project"]["optional-dependencies"].values(), [])
+    pins = {name_of(line) for line in requirement_lines("constraints.txt")}
+    assert extras and {name_of(line) for line in extras} <= pins
+    assert not {name_of(line) for line in requirement_lines("requirements.txt")} & {name_of(line) for line in extras}
+    said = make("-n", "extras", "PY=" + sys.executable).stdout
+    command = re.search(r"^.*pip install (?!.*-r ).*\$\((.*)\)$", said, re.M)[1]
+    listed = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    assert listed == extras, "make extras installs every one of them"
+    assert "extras" not in make("-n", "lab").stdout + make("-n", "test").stdout
+    assert "make extras" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
+def test_where_ci_promised_the_extras_they_are_there():
+    if not os.environ.get("COURSE_EXTRAS"):
+        pytest.skip("COURSE_EXTRAS is not set: make extras has not been promised")
+    assert importlib.util.find_spec("pyspark") and shutil.which("java"), "what needs Spark must run there"
+
+
 # --- README -----------------------------------------------------------------------------------------------------------
 
 def test_readme_table_is_true():
@@ -90,7 +110,7 @@ def test_readme_links_and_commands_exist():
         assert (ROOT / target.split("#")[0]).exists(), target
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     named = set(re.findall(r"make ([a-z]+)\b", " ".join(re.findall(r"`([^`]*)`|```(?:.*?)```", README, re.S))))
-    assert {"lab", "test", "run", "sync", "full", "help", "clean", "constraints", "stamp"} <= targets
+    assert {"lab", "test", "extras", "run", "sync", "full", "help", "clean", "constraints", "stamp"} <= targets
     assert named <= targets | {"sure"}, named - targets
 
 
@@ -442,7 +462,7 @@ def make(*arguments, cwd=ROOT, **extra):
 
 def test_make_help_lists_every_command():
     said = make("help").stdout
-    for command in ("lab", "test", "run", "sync", "full", "fresh", "pdf", "mutate", "stamp", "constraints", "clean"):
+    for command in ("lab", "test", "extras", "run", "sync", "full", "fresh", "pdf", "mutate", "stamp", "constraints", "clean"):
         assert f"make {command}" in said
 
 
