@@ -55,7 +55,7 @@ def _arrow(ax, nodes, boxes, start, end, text="", style=""):
     bend = 0.28 * (("right" in words) - ("left" in words))
     head = "-" if "line" in words else "<|-|>" if "both" in words else "-|>"
     a, b = nodes[start][:2], nodes[end][:2]
-    ax.annotate("", b, a, zorder=2, arrowprops={
+    ax.annotate("", b, a, zorder=3.5, arrowprops={      # after the boxes, whose places are final only when they are drawn
         "arrowstyle": head, "mutation_scale": 13, "lw": 2.2 if "thick" in words else 1.2, "color": "#222222",
         "ls": "--" if "dashed" in words else "-", "connectionstyle": f"arc3,rad={bend}", "shrinkA": 2, "shrinkB": 2,
         "patchA": boxes[start].get_bbox_patch(), "patchB": boxes[end].get_bbox_patch()})
