@@ -273,18 +273,23 @@ def test_names_nothing_of_one_machine(book):
 
 @each
 def test_imports_are_declared(book):
-    declared = {re.match(r"[\w-]+", d)[0].lower().replace("-", "_") for d in
-                tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    always, extra = ({re.match(r"[\w-]+", d)[0].lower().replace("-", "_") for d in lines} for lines in
+                     (project["dependencies"], sum(project["optional-dependencies"].values(), [])))
     known = {"sklearn": "scikit_learn", "skimage": "scikit_image", "PIL": "pillow", "yaml": "pyyaml"}
-    used = set()
+    used, at_once = set(), {id(n) for n in book.statements}
     for node in itertools.chain(*(ast.walk(s) for s in book.statements)):
         if isinstance(node, ast.Import):
-            used |= {a.name.split(".")[0] for a in node.names}
+            names = {a.name.split(".")[0] for a in node.names}
         elif isinstance(node, ast.ImportFrom):
-            used.add(node.module.split(".")[0])
+            names = {node.module.split(".")[0]}
+        else:
+            continue
+        used |= names
+        assert id(node) not in at_once or not names & extra, f"an extra is imported in a function, where it is needed: {sorted(names)}"
     import sys
     outside = {known.get(u, u).lower() for u in used - set(sys.stdlib_module_names) - {"helpers", "IPython", "mpl_toolkits"}}
-    assert outside <= declared, f"not in [project] dependencies: {sorted(outside - declared)}"
+    assert outside <= always | extra, f"not in [project] dependencies: {sorted(outside - always - extra)}"
 
 
 @lecture
