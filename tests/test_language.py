@@ -141,6 +141,20 @@ def test_official_questions():
         assert row["en"][-1] in ".?" and row["ru"][-1] in ".?" and re.search("[а-яё]", row["ru"]) and not re.search("[а-яё]", row["en"])
 
 
+def asked(book):
+    """{number: (English, Russian)} of the questions in a page's exam cells, each on one line."""
+    found = re.findall(r"^### Question (\d+) · (.+?)\n\n\*\*По-русски\.\*\* (.+?)\n\n", book.markdown, re.M | re.S)
+    return {no: (" ".join(en.split()), " ".join(ru.split())) for no, en, ru in found}
+
+
+@pytest.mark.parametrize("row", [r for r in QUESTIONS if r["notebook"] in WRITTEN], ids=lambda row: row["no"])
+def test_official_questions_are_worded_as_on_their_page(row):
+    english, russian = asked(next(b for b in BOOKS if b.number == row["notebook"]))[row["no"]]
+    assert russian == row["ru"], "data/questions.csv and the exam cell"
+    if english[-1] in ".?":                 # else a short name of the question
+        assert english == row["en"], "data/questions.csv and the exam cell"
+
+
 # --- one notation for the course -----------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("book", BOOKS, ids=repr)

@@ -2210,7 +2210,7 @@ exercise("11.D", mmd, cases_d)
 # %% [markdown] tags=["exam"]
 # ### Question 1 · Name the content and the style part of the perceptual loss, define every index, and explain how minimising the sum over the pixels of the output transfers style.
 #
-# **По-русски.** Из каких двух компонент состоит perceptual loss? Выпишите их, поясните все индексы и объясните, как минимизация по пикселям выходного изображения переносит стиль.
+# **По-русски.** Выпишите контентную и стилевую компоненты перцептивной функции потерь, поясните все индексы и объясните, как минимизация их суммы по пикселям выходного изображения переносит стиль.
 #
 # <details><summary>Model answer</summary>
 #
@@ -2251,7 +2251,7 @@ exercise("11.D", mmd, cases_d)
 # %% [markdown] tags=["exam"]
 # ### Question 2 · The style image is fixed once and for all. How can stylisation be made fast at inference, what is trained, and what is lost?
 #
-# **По-русски.** Стилевое изображение зафиксировано раз и навсегда. Как ускорить стилизацию на этапе применения, что именно обучается и что при этом теряется?
+# **По-русски.** Стилевое изображение зафиксировано раз и навсегда. Как ускорить стилизацию на этапе применения, что при этом обучается и что теряется?
 #
 # <details><summary>Model answer</summary>
 #

@@ -2533,7 +2533,7 @@ exercise("13.D", survivors, survivor_cases(), atol=1e-4)
 # </details>
 
 # %% [markdown] tags=["exam"]
-# ### Question 4 · Write the VAE objective; say what each term is for and what happens if either is dropped.
+# ### Question 4 · Write the objective of the variational autoencoder; say what each term is for and what happens without it.
 #
 # **По-русски.** Запишите функционал, который максимизируется при обучении вариационного автокодировщика. За что отвечает каждое слагаемое и что будет, если одно из них убрать?
 #
@@ -2565,7 +2565,7 @@ exercise("13.D", survivors, survivor_cases(), atol=1e-4)
 # </details>
 
 # %% [markdown] tags=["exam"]
-# ### Question 5 · What problem does the reparametrisation trick solve and how?
+# ### Question 5 · Which problem does the reparametrisation trick solve, and how?
 #
 # **По-русски.** Какую проблему решает трюк репараметризации и как именно?
 #

@@ -2372,7 +2372,7 @@ exercise("16.E", maf_parameters, [(p, maf_parameters_by_points(*p)) for p in par
 # %% [markdown] tags=["exam"]
 # ### Question 9 · Write the Real-NVP transformation, compute its Jacobian determinant, and give the inverse.
 #
-# **По-русски.** Выпишите преобразование Real-NVP, вычислите якобиан (определитель матрицы Якоби) и приведите обратное преобразование.
+# **По-русски.** Запишите преобразование Real-NVP, вычислите его якобиан (определитель матрицы Якоби) и приведите обратное преобразование.
 #
 # <details><summary>Model answer</summary>
 #
