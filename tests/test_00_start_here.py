@@ -184,7 +184,7 @@ def test_searches(nb):
     assert {r["letter"] for r in symbols(nb["notation"], "τ")} == {"τ"} == {r["letter"] for r in symbols(nb["notation"], "tau")}
     assert all("16" in r["notebooks"].split() for r in symbols(nb["notation"], "16"))
     assert all("rating" in r["meaning"].lower() for r in symbols(nb["notation"], "rating"))
-    for letter in "mER":
+    for letter in "mRS":
         assert {r["letter"] for r in symbols(nb["notation"], letter)} == {letter}
     for name in ("lambda", r"\lambda", "λ"):
         assert {r["letter"] for r in symbols(nb["notation"], name)} == {"λ"}, name

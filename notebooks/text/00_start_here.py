@@ -326,16 +326,18 @@ def film_error(lam):
     return float((centre + shrunken_mean(few - centre, lam) - later).square().mean().sqrt())
 
 
+# %%
 average, ignore, shrunk = film_error(0.0), film_error(1e9), film_error(LAM)
 print(f"errors over {len(few)} films: average {average:.3f}, mean of all {ignore:.3f}, "
       f"between {shrunk:.3f} stars")
+claim("the guess between errs by less than 0.34 stars; neither of the simple guesses does",
+      shrunk, below=0.34, trivial=min(average, ignore))
+
+# %%
 sigma2 = few.var(1).mean()
 mu2 = (later - centre).square().mean() - (sigma2 / hidden).mean()   # less the noise of the hidden
 print(f"a film's true mean lies {mu2.sqrt():.2f} stars from the mean of all, "
       f"a rating {sigma2.sqrt():.2f} stars from its film's")
-claim("the guess between errs by less than 0.34 stars; neither of the simple guesses does",
-      shrunk, below=0.34, trivial=min(average, ignore))
-
 
 # %% [markdown]
 # The average of five ratings is about as far off as not looking at them at all; the guess between the two
@@ -375,6 +377,7 @@ def by_listing(lam, n):
     return (listed.mean() - MU) ** 2, listed.var(correction=0)
 
 
+# %%
 tries = [(LAM, n), (2.0, n), (LAM, 3)]
 check("00.2", "bias² and variance by listing all samples",
       [bias2_and_variance(lam, k, MU, SIGMA) for lam, k in tries],
@@ -778,6 +781,7 @@ def older(version, wanted):
     return numbers(version)[:9] < numbers(wanted)[:9]
 
 
+# %% tags=["hide-input"]
 def state_of(requirement, kind):
     """(version, what importing it gave) of one requirement; the latter is "" if all is well."""
     name, _, wanted = requirement.partition(">=")
@@ -804,8 +808,8 @@ def verdict(states):
     bad = [name for name, said in states.items() if "**" in said and OPTIONAL not in said]
     absent = [name for name, said in states.items() if OPTIONAL in said]
     if bad:
-        return (f"Missing, too old or broken: {', '.join(bad)}. In the course's folder: make lab, or "
-                "python -m pip install -r requirements.txt -c constraints.txt")
+        return (f"Missing, too old or broken: {', '.join(bad)}. In the course's folder: make lab, "
+                "or python -m pip install -r requirements.txt -c constraints.txt")
     guard = ("Every package can be used, torchaudio only through the guard: plain `import "
              "torchaudio` fails here." if GUARDED in states.values() else "Nothing is missing.")
     return guard + (f" Not here, optional: {', '.join(absent)}." if absent else "")
@@ -856,10 +860,10 @@ print(verdict({line: said for line, (_, said) in states.items()}))
 # ## 8. The notation of the whole course
 #
 # Each page has its own table, under its title or in the cell below it; that table is the law there. Here are
-# all of them in one, by letter. The field has more quantities than letters, so three rules are aimed at: a letter of the
-# literature stays where it can; where two meanings would meet on one page, one takes an index, brackets or
-# another letter; in code each has a word of its own. Where a page bends them, its table says so. In
-# formulas indices start at 1, in code at 0.
+# all of them in one, by letter. The field has more quantities than letters, so three rules are aimed at: a
+# letter of the literature stays where it can; where two meanings would meet on one page, one takes an index,
+# brackets or another letter; in code each has a word of its own. Where a page bends them, its table says so.
+# In formulas indices start at 1, in code at 0.
 #
 # <details><summary>What holds unless a page's table says otherwise</summary>
 #
