@@ -215,8 +215,7 @@ interact(draw_arrows, cycles=FloatSlider(value=1, min=0, max=8, step=0.25, descr
 #
 # A converter keeps the pressure at the instants $n/f_s$: $x[n]=x_c(n/f_s)$. **Predict.** A telephone
 # samples at 8,000 Hz. Somebody whistles at 5,000 Hz. What do you hear?
-
-# %% [markdown]
+#
 # ### Exercise 31.A · Where does the whistle land? · ●●○ · 8 min
 #
 # Two frequencies that give the same samples cannot be told apart. Find the frequency between 0 and $f_s/2$
@@ -253,8 +252,7 @@ exercise("31.A", heard_as, [((1000, 8000), 1000), ((5000, 8000), 3000), ((8000, 
 # 5,000 Hz at 8,000 samples a second gives the samples of 3,000 Hz: 5,000 − 8,000 = −3,000.
 #
 # </details>
-
-# %% [markdown]
+#
 # $\cos\big(2\pi f\tfrac n{f_s}\big)=\cos\big(2\pi f\tfrac n{f_s}-2\pi kn\big)=\cos\big(2\pi(f-kf_s)\tfrac
 # n{f_s}\big)$ for every whole $k$, since a cosine does not notice full turns; nor does it notice the sign
 # of its frequency. So the samples of $f$ are those of every $\lvert f-kf_s\rvert$ (a sine may change its
@@ -562,8 +560,7 @@ exercise("31.B", bits_needed, [((90, 0), 15), ((50, 0), 9), ((49.9, 0), 8), ((50
 # Section 1 in general: $N$ samples, and for each whole number of cycles $k=0,\dots,N-1$ the sum of products
 # with a rotation of $k$ turns a frame. A cosine and a sine at once are a complex number,
 # $e^{-i\varphi}=\cos\varphi-i\sin\varphi$.
-
-# %% [markdown]
+#
 # ### Exercise 31.C · One coefficient · ●○○ · 6 min
 #
 # Return $X_k=\sum_{n=0}^{N-1}x[n]\,e^{-2\pi ikn/N}$ as the pair (real part, imaginary part), without any
@@ -604,8 +601,7 @@ exercise("31.C", one_coefficient, [(c, (X_k.real, X_k.imag)) for c, X_k in zip(c
 # ```
 #
 # </details>
-
-# %% [markdown]
+#
 # All $N$ sums at once are one product with a matrix, the **discrete Fourier transform** (DFT):
 #
 # $$X_k=\sum_{n=0}^{N-1}x[n]\,e^{-2\pi ikn/N},\qquad X=Mx,\quad M_{kn}=e^{-2\pi ikn/N} \tag{31.5}$$
@@ -853,8 +849,7 @@ plt.show()
 #
 # One DFT of the whole sentence would say which frequencies occur, not when. So a window of $N$ samples runs
 # along the sound in steps of $H$.
-
-# %% [markdown]
+#
 # ### Exercise 31.D · How many numbers? · ●○○ · 6 min
 #
 # A sound of $T$ samples, frames of $N$ samples that start at $0,H,2H,\dots$ and must lie inside the sound.
@@ -901,8 +896,7 @@ exercise("31.D", how_many, [((16_000, 400, 160, 80), (98, 201, 7840)),
 # The first case is exam question 36: 98 × 201 = 19,698 numbers become 98 × 80 = 7,840.
 #
 # </details>
-
-# %% [markdown]
+#
 # Frame $r$ begins at sample $rH$ and must end by $T$: $rH+N\le T$. Counting from $r=0$,
 #
 # $$F=1+\Big\lfloor\frac{T-N}H\Big\rfloor \tag{31.13}$$
@@ -1065,8 +1059,7 @@ resolution
 # Neighbouring frames overlap, so the STFT says everything several times. To go back, each frame is inverted
 # by (31.6) and the frames are laid where they came from and **added**. What comes out of a sound that went
 # in?
-
-# %% [markdown]
+#
 # ### Exercise 31.E · Overlap-add · ●●○ · 10 min
 #
 # Put frame $r$ at sample $rH$ and add what overlaps. The result has $(F-1)H+N$ samples.
@@ -1343,8 +1336,7 @@ exercise("31.F", triangle, [((at, 200.0, 400.0, 700.0),
 # ```
 #
 # </details>
-
-# %% [markdown]
+#
 # **The filter bank.** For $n_{\text{mel}}$ bands take $n_{\text{mel}}+2$ points
 # $f_0<\dots<f_{n_{\text{mel}}+1}$ that are equally spaced *in mel* between $f_{\min}$ and $f_{\max}$. Band
 # $j=0,\dots,n_{\text{mel}}-1$ is the triangle over $f_j,f_{j+1},f_{j+2}$:
@@ -1828,8 +1820,7 @@ plt.show()
 # $$c=\Big\lfloor\frac{f_\mu(x)+1}2\,\mu+\frac12\Big\rfloor\in\{0,\dots,\mu\} \tag{31.28}$$
 #
 # $$y=\frac{2c}\mu-1,\qquad\hat x=\operatorname{sign}(y)\,\frac{(1+\mu)^{\lvert y\rvert}-1}\mu \tag{31.29}$$
-
-# %% [markdown]
+#
 # ### Exercise 31.G · The encoder · ●●○ · 8 min
 #
 # Write (31.26) and (31.28) as one function, before you look at the page's.
@@ -2137,8 +2128,7 @@ print(f"share of the log-mel below 0: {below[0]:.2f}, below its mean: {below[1]:
 # | E63 | augmentation cuts "either time or frequency" and fills with "zero amplitudes" | SpecAugment does both; 0 in a log-mel is power 1 (section 12); fill with the mean |
 #
 # The others are worth a computation.
-
-# %% [markdown]
+#
 # ### E14 · "Fourier needs a signal that begins and ends at zero"
 #
 # The DFT needs nothing; it *treats* the frame as one period. Five cycles of a cosine begin and end near 1

@@ -57,6 +57,7 @@
 # | $\eta$: step of SGD | `lr` | > 0 |
 # | $Q_u$, $r_u$, $A_u$: the rated items' vectors, their ratings, the matrix of the normal equations | `Q_u`, `r_u`, `A` | $(n_u,d)$, $(n_u,)$, $(d,d)$; with the bias $d+1$ for $d$ |
 # | $s_k$: singular values of the matrix at hand | `s` | decreasing, ≥ 0 |
+# | $A=(a_{ui})$ without an index: the whole table, missing cells 0 (section 9) | `A` | $(n,m)$ |
 #
 # The lecture notes stack the vectors as *columns* ($P^\top Q$; their $P_{ku}$ is our $P_{uk}$) and call the
 # weight of the items' penalty $\mu$; here $\mu$ is the mean and one $\lambda$ serves all.
@@ -208,8 +209,7 @@ interact(draw_taste, sci_fi=FloatSlider(min=-3, max=3, step=0.1, description="sc
 #
 # Nobody hands us the genres, of course. The two columns are *learned* from the ratings and have no names;
 # section 6 looks at what they came out as.
-
-# %% [markdown]
+#
 # ### Exercise 43.A · One prediction · ●○○ · 4 min
 #
 # Services show predictions on their scale. Return the model's prediction
@@ -460,8 +460,7 @@ check("43.4", "the gradient for b_i is autograd's", ours[3], auto_grad[3], atol=
 #
 # **Your turn first.** Set the gradient to zero. To move $p$ out of the scalar product, use
 # $(a^\top b)\,c=(cb^\top)\,a$.
-
-# %% [markdown]
+#
 # ### Exercise 43.B · The update of ALS · ●●○ · 12 min
 #
 # Derive the $p$ that minimises $J_u$ and write it. You get the vectors of **all** items, their ratings (0
@@ -518,8 +517,7 @@ exercise("43.B", my_als_update, [als_case([1, 0, 1, 1, 0], 0.5), als_case([0, 1,
 # The derivation is the next paragraph.
 #
 # </details>
-
-# %% [markdown]
+#
 # $$-2\sum_{i\in I_u}(r_{ui}-q_i^\top p)\,q_i+2\lambda p=0\iff\Big(\sum_{i\in I_u}q_iq_i^\top+\lambda I\Big)p=\sum_{i\in I_u}r_{ui}q_i ,$$
 #
 # and hence the update of **alternating least squares** (ALS)
@@ -1141,8 +1139,7 @@ if DATA == "bundled":
 #
 # (over users and items that have ratings; the others stay at their start), and stepping against half the
 # gradient of one term with step $\eta$ gives the rule.
-
-# %% [markdown]
+#
 # ### Exercise 43.D · One step of SGD · ●●○ · 8 min
 #
 # Return the new $p_u$ and $q_i$ after one rating with error $e$ (no biases), with the penalty shared out by
@@ -1191,8 +1188,7 @@ exercise("43.D", sgd_step, [(case, half_gradient_step(*case)) for case in steps]
 # Computing the second with the new $p_u$ is the classical bug: it is a step along the gradient of nothing.
 #
 # </details>
-
-# %% [markdown]
+#
 # $$p_u\leftarrow p_u+\eta\Big(e_{ui}q_i-\tfrac{\lambda}{n_u}p_u\Big),\qquad b_u\leftarrow b_u+\eta\Big(e_{ui}-\tfrac{\lambda}{n_u}b_u\Big) \tag{43.13}$$
 #
 # and the same for $q_i$, $b_i$ with $m_i$; all four use the values from before the step. Summed over all
@@ -1346,8 +1342,7 @@ plt.show()
 # it stays as it is. A bias is the same formula with $Q_{ik}=1$. The errors are kept up to date,
 # $e\leftarrow e-(P^{new}_{uk}-P_{uk})Q_{ik}$, so a row costs $O(N)$ and a sweep $O(Nd)$: no system to
 # solve, no factor $d^2$.
-
-# %% [markdown]
+#
 # ### Exercise 43.E · One coordinate, not negative · ●●○ · 10 min
 #
 # Amounts of science fiction cannot be negative. Update coordinate $k$ of one user, without biases, under
@@ -1395,8 +1390,7 @@ exercise("43.E", hals_coordinate, [along(k, lam) for k, lam in ((0, 0.7), (2, 5.
 # ```
 #
 # </details>
-
-# %% [markdown]
+#
 # **Non-negative.** The parabola opens upwards, so its minimum over $[0,\infty)$ is the vertex if that is
 # positive, and 0 otherwise:
 #
@@ -1819,8 +1813,7 @@ interact(draw_recommendations, **{
 # differently, the most where the vector is long and parallel to that of the film you rated.
 #
 # </details>
-
-# %% [markdown]
+#
 # ### Exercise 43.F · A recommendation for somebody new · ●●○ · 10 min
 #
 # The function that a service would call. Fold the new user in, score all items, leave out what they have
@@ -1920,8 +1913,7 @@ claim(f"{N_FOLDS}-fold test RMSE under the goal, and not too good to be true", f
 # | E122 | $\sum_{(i,j)}\lvert A-UV^\top\rvert_F^2$ | $\lVert A-UV^\top\rVert_F^2$ *is* the sum over all cells; another sum multiplies the value by their number, 20 for 4 × 5. (In our copy the first rows of the "observed-only" and the "weighted" table also disagree on which cells are observed.) |
 #
 # The others are worth a computation.
-
-# %% [markdown]
+#
 # ### E35 · Biases are not averages
 #
 # "$b_u$ is the average rating of the user, $b_i$ the average of the item", both subtracted: then the global
