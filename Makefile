@@ -76,7 +76,7 @@ stamp: $(READY)  ## for contributors: carry the course's address from pyproject.
 constraints:  ## for contributors: refresh the pins in constraints.txt from a fresh environment (TORCH stays)
 	@rm -rf build/pins && mkdir -p build && $(PYTHON) -m venv build/pins
 	@build/pins/bin/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH) -r requirements.txt $$(build/pins/bin/python -c '$(EXTRAS)')
-	@{ echo "# The exact set that is tested (make constraints)."; build/pins/bin/python -m pip freeze | sed 's/+cpu$$//' | grep -v '^nvidia-\|^triton'; } > build/constraints.txt
+	@{ echo "# The exact set that is tested (make constraints)."; build/pins/bin/python -m pip freeze --all | sed 's/+cpu$$//' | grep -v '^nvidia-\|^triton\|^pip=\|^wheel='; } > build/constraints.txt
 	@mv build/constraints.txt constraints.txt && rm -rf build/pins
 
 clean:  ## remove what the commands made, except your copies in work/ and downloaded data
