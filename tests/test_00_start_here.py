@@ -144,10 +144,11 @@ def test_the_report_imports_in_earnest(nb, monkeypatch):
 
 
 def test_the_report_tells_what_is_too_old(nb):
-    assert all(re.fullmatch(r"[\w.-]+>=[\d.]+", line) for line in nb["wanted_packages"](ROOT)), "state_of reads name>=version"
-    for kind, says in (("course", "**too old**, wanted 99"), ("tools", "**too old**, wanted 99"), ("optional", "**too old**, wanted 99" + nb["OPTIONAL"])):
+    assert all(re.fullmatch(r"[\w.-]+>=[\d.]+(,<[\d.]+)?", line) for line in nb["wanted_packages"](ROOT)), "state_of reads name>=version,<version"
+    for kind, says in (("course", "**too old**, wanted >=99"), ("tools", "**too old**, wanted >=99"), ("optional", "**too old**, wanted >=99" + nb["OPTIONAL"])):
         assert nb["state_of"]("numpy>=99", kind)[1] == says
-    assert nb["verdict"]({"numpy>=99": "**too old**, wanted 99"}).startswith("Missing, too old or broken: numpy>=99.")
+    assert nb["state_of"]("numpy>=1,<2", "course")[1] == "**too new**, wanted >=1,<2"
+    assert nb["verdict"]({"numpy>=99": "**too old**, wanted >=99"}).startswith("Missing, too old or broken: numpy>=99.")
     older = nb["older"]
     assert older("1.25.9", "1.26") and older("2.1", "2.1.1") and older("4", "10")
     assert not any(older(have, wanted) for have, wanted in [("1.26.0", "1.26"), ("4", "4.0"), ("10.0", "9"), ("2.12.1+cpu", "2.12.1"), ("3.0rc1", "3.0")])

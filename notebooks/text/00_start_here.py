@@ -784,13 +784,15 @@ def older(version, wanted):
 # %% tags=["hide-input"]
 def state_of(requirement, kind):
     """(version, what importing it gave) of one requirement; the latter is "" if all is well."""
-    name, _, wanted = requirement.partition(">=")
+    name, wanted = re.match(r"([\w.-]+)(.*)", requirement).groups()
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "–", "**missing**" + (OPTIONAL if kind == "optional" else "")
-    if wanted and older(version, wanted):
-        return version, f"**too old**, wanted {wanted}" + (OPTIONAL if kind == "optional" else "")
+    for sign, bound in re.findall(r"(>=|<)([\d.]+)", wanted):
+        if older(version, bound) == (sign == ">="):
+            said = f"**too {'old' if sign == '>=' else 'new'}**, wanted {wanted}"
+            return version, said + (OPTIONAL if kind == "optional" else "")
     if kind == "tools":
         return version, ""
     try:
