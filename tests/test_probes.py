@@ -82,6 +82,8 @@ PROBES = [
     Probe("42", "pearson_similarity", (RATED,), without=("NaN", "bytes")),   # NaN is a missing rating there
     Probe("42", "cosine_similarity", (RATED,), without=("NaN", "bytes")),
     Probe("43", "solve_user", (grid(5, 2), grid(5), 0.5), without=("empty",)),  # no ratings: p_u = 0
+    Probe("45", "fm_predict", (grid(5, 3), 0.5, grid(3, step=2), grid(3, 2)), loose=5e-3),
+    Probe("45", "fm_predict_naive", (grid(5, 3), 0.5, grid(3, step=2), grid(3, 2)), loose=5e-3),
 ]
 KINDS = {
     "numpy": lambda x: x.numpy().copy(),
