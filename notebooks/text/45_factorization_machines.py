@@ -39,24 +39,28 @@
 #
 # | symbol | in code | shape, unit |
 # |---|---|---|
-# | $x_n$, $y_n$: features and target of a row; $x_{nj}$, in short $x_j$: feature $j$ | `X`, `y` | $N$ rows, $p$ features: $(N,p)$, $(N,)$ |
-# | $N$, $p$: numbers of rows and of features | `X.shape` | |
-# | $N_j$: number of rows with $x_{nj}\ne0$ | `counts` | |
+# | $x_n$, $y_n$: features, target of row $n$ | `X`, `y` | $(N,p)$, $(N,)$ |
+# | $x_j$: feature $j$ of a row ($x_{nj}$: of row $n$) | `X[n, j]` | |
+# | $N$; $p$: number of rows; number of features | `N, p = X.shape` | |
+# | $N_j$: number of rows in which feature $j$ is not zero | `counts` | |
 # | $\mathrm{nnz}$: number of non-zero entries of $X$ | `X.nnz` | |
-# | $r$: rank; $f=1,\dots,r$: factor | `rank`; `f` | integer ≥ 1 |
-# | $w_0$: constant; $w_j$: weight of a feature; $v_j$: its factor vector | `w0`; `w[j]`; `V[j]` | a number; $(p,)$; $(p,r)$ |
-# | $W=VV^\top$ | `V @ V.T` | $(p,p)$ |
-# | $a(x)$: prediction; $e_n=y_n-a(x_n)$: residual | `fm_predict(…)`; `e` | $(N,)$ |
-# | $q_f(x)=\sum_jv_{jf}x_j$ | `q` | $(N,)$ for one factor |
-# | $\theta$: any one parameter; $g_\theta$, $h_\theta$: $a=g_\theta+\theta h_\theta$ | `theta`; `h` | functions of a row |
-# | $J$: objective; $L$: loss of one row | `fm_objective(…)` | |
-# | $\lambda$: weight of the penalty, equally the precision of the prior ($\lambda_w$, $\lambda_V$: of the $w_j$, of the $v_{jf}$) | `lam`, `lam_w`, `lam_v` | ≥ 0 |
+# | $r$; $f$: rank; one of the $r$ factors | `rank`; `f` | integer ≥ 1 |
+# | $w_0$; $w_j$; $v_j$: constant; weight of a feature; factor vector of a feature | `w0`; `w[j]`; `V[j]` | a number; $(p,)$; $(p,r)$ |
+# | $W$: scalar products of all factor vectors, $VV^\top$ | `V @ V.T` | $(p,p)$ |
+# | $a(x)$; $e_n$: prediction; residual $y_n-a(x_n)$ | `fm_predict(…)`; `e` | $(N,)$ |
+# | $q_f(x)$: $\sum_jv_{jf}x_j$, one factor's sum over a row | `q` | $(N,)$ |
+# | $\theta$: any one parameter | `theta` | |
+# | $g_\theta$; $h_\theta$: part of a prediction without $\theta$; what multiplies $\theta$ in it | `h` | $a=g_\theta+\theta h_\theta$ |
+# | $J$; $L$: objective; loss of one row | `fm_objective(…)` | |
+# | $\lambda$: weight of the L2 penalty, equally the precision of the prior ($\lambda_w$, $\lambda_V$: of all $w_j$, of all $v_{jf}$) | `lam`, `lam_w`, `lam_v` | ≥ 0 |
 # | $\eta$: step of SGD | `lr` | > 0 |
-# | $\alpha$: precision of the noise, $1/\text{variance}$; ALS has $\alpha=1$ | `alpha` | > 0 |
-# | $B$: group of features (a block of Figure 2); $\mu_B$, $\lambda_B$: mean and precision of its prior; $p_B$: its size | `groups`; `mu`, `lam` | |
-# | $S$: number of draws kept; $s$: one of them | `model.draws` | |
-# | $\sigma(a)=1/(1+e^{-a})$; $\Phi$, $\varphi$: distribution function and density of $\mathcal N(0,1)$ | `expit`; `ndtr` | |
-# | $u$, $i$, $t$: user, item, tag; $\ell_1,\dots,\ell_m$: a set of $m$ categories | | |
+# | $\alpha$: precision of the noise, one over its variance; ALS has $\alpha=1$ | `alpha` | > 0 |
+# | $B$; $\mu_B$; $\lambda_B$; $p_B$: group of features (a block); mean of its prior; precision of its prior; number of its features | `groups`; `mu`; `lam`; – | |
+# | $S$; $s$: number of draws kept; one of the draws | `model.draws` | |
+# | $\sigma(a)$: logistic function $1/(1+e^{-a})$ | `expit` | |
+# | $\Phi$; $\varphi$: distribution function of $\mathcal N(0,1)$; its density | `ndtr` | |
+# | $u$; $i$; $t$: user; item; tag | | |
+# | $\ell_j$; $m$: $j$-th category of a set; size of the set | | |
 #
 # The notes write $d$ for the number of features and $\ell$ for the number of rows; here $p$ and $N$.
 #
@@ -996,35 +1000,33 @@ def optimum(A, B, old, lam):
     return np.divide(old * A + B, bottom, out=np.array(old, dtype=float), where=bottom > 0)
 
 # %% [markdown]
-# The vertex against a numerical minimiser that sees only $J$, for one parameter of each kind; then the two
-# forms against each other.
+# The vertex against a numerical minimiser that sees only $J$, along every coordinate of the toy model; then the
+# two forms against each other.
 
 # %% tags=["hide-input"]
-def J_with(kind, value, j=2, f=1, lam_w=0.3, lam_v=0.7):
-    """J of the toy model with one parameter replaced."""
-    w0, w, V = w0_toy, w_toy.clone(), V_toy.clone()
-    w0 = value if kind == "w0" else w0
-    w[j] = value if kind == "w" else w[j]
-    V[j, f] = value if kind == "V" else V[j, f]
-    return fm_objective(X_toy, y_toy, w0, w, V, lam_w, lam_v)
+def J_with(place, value, lam_w=0.3, lam_v=0.7):
+    """J of the toy model with the parameter at a place (kind, index) replaced."""
+    theta = [torch.tensor([w0_toy]), w_toy.clone(), V_toy.clone()]
+    theta[place[0]][place[1:]] = value
+    return fm_objective(X_toy, y_toy, float(theta[0][0]), *theta[1:], lam_w, lam_v)
 
 
 e_toy = (y_toy - a_toy).numpy()
-minima = {}
-for kind, h, old, lam in (("w0", torch.ones(9), w0_toy, 0.0), ("w", X_toy[:, 2], w_toy[2], 0.3),
-                          ("V", h_V[:, 2, 1], V_toy[2, 1], 0.7)):
-    h, old = h.numpy(), float(old)
-    target = e_toy + old * h                                                # y - g
-    search = scipy.optimize.minimize_scalar(lambda x, k=kind: J_with(k, x), bracket=(-1, 1),
-                                            tol=1e-12)
-    minima[kind] = (search.x, target @ h / (h @ h + lam),
-                    optimum(np.array([h @ h]), np.array([h @ e_toy]), np.array([old]), lam)[0])
+h_all = [torch.ones(9, 1), X_toy, h_V]                                        # h of every parameter
+places = [(0, 0), *((1, j) for j in range(6)), *((2, j, f) for j in range(6) for f in range(3))]
+found, by_g, by_residual = np.zeros((3, len(places)))
+for n, place in enumerate(places):
+    h = h_all[place[0]][(slice(None), *place[1:])].numpy()
+    old = float([torch.tensor([w0_toy]), w_toy, V_toy][place[0]][place[1:]])
+    lam, target = (0.0, 0.3, 0.7)[place[0]], e_toy + old * h                 # y - g
+    by_g[n] = target @ h / (h @ h + lam)
+    by_residual[n] = optimum(np.array([h @ h]), np.array([h @ e_toy]), np.array([old]), lam)[0]
+    found[n] = scipy.optimize.minimize_scalar(lambda x, at=place: J_with(at, x), tol=1e-12).x
 
 # %%
-for kind, (found, by_g, by_residual) in minima.items():
-    check("45.10", f"the vertex for {kind} is what a numerical minimiser finds", by_g, found,
-          atol=1e-6)
-    check("45.11", f"the residual form for {kind} gives the same", by_residual, by_g, atol=1e-12)
+check("45.10", "the vertex is what a numerical minimiser finds, along every coordinate",
+      by_g, found, atol=1e-6)
+check("45.11", "the residual form gives the same", by_residual, by_g, atol=1e-12)
 
 # %% [markdown]
 # ### Many at once: features that never meet
@@ -1061,14 +1063,20 @@ def colours(X, reach=8):
 # %%
 @dataclass
 class Part:
-    """The features of one colour: S (rows, features), T = its transpose, T2 = T squared."""
+    """The features of one colour: a row has at most one of them, at `column`, with value `x`."""
 
     features: object            # indices or a slice
     rows: object                # rows with one of these features: indices, or slice(None)
-    S: scipy.sparse.csr_matrix
-    T: scipy.sparse.csr_matrix
+    column: np.ndarray          # (rows,), place in `features`
+    x: np.ndarray               # (rows,), 0 where the row has none; None: all ones
+    T: scipy.sparse.csr_matrix  # the columns, transposed: (features, rows)
     T2: scipy.sparse.csr_matrix
     A: np.ndarray               # Σx² of each feature
+
+    def spread(self, values, out):
+        """x times the value of each row's feature, written into the first rows of out."""
+        out = np.take(values, self.column, out=out[:len(self.column)], mode="clip")
+        return out if self.x is None else np.multiply(out, self.x, out=out)
 
 # %%
 def parts_of(X):
@@ -1079,12 +1087,31 @@ def parts_of(X):
         S, run = X[:, F], F[-1] - F[0] + 1 == len(F)
         rows = np.flatnonzero(np.diff(S.indptr))
         whole = 2 * len(rows) > X.shape[0]                             # else: those rows only
-        S = S if whole else S[rows]
-        T = S.T.tocsr()
+        T = (S if whole else S[rows]).T.tocsr()
+        column, x = np.zeros((2, T.shape[1]))
+        at = rows if whole else np.arange(len(rows))
+        column[at], x[at] = S.indices, S.data
         T2 = T.multiply(T).tocsr()
         parts.append(Part(slice(F[0], F[-1] + 1) if run else F, slice(None) if whole else rows,
-                          S, T, T2, np.asarray(T2.sum(1)).ravel()))
+                          column.astype(np.intp), None if (x == 1).all() else x, T, T2,
+                          np.asarray(T2.sum(1)).ravel()))
     return parts
+
+# %%
+def move_factor(p, q, e, v, scratch, step, f):
+    """(45.11) for coordinate f of all features of a Part; q, e (N,), v (p,) change in place."""
+    other, product, change = scratch[:, :len(p.column)]
+    q_p, e_p, old = q[p.rows], e[p.rows], v[p.features]                # views, or copies of few
+    np.subtract(q_p, p.spread(old, other), out=other)                  # h = x · other
+    A = p.T2 @ np.multiply(other, other, out=product)                  # Σh²
+    B = p.T @ np.multiply(other, e_p, out=product)                     # Σhe
+    new = step("V", f, p.features, A, B, old)
+    p.spread(new - old, change)                                        # (θ* - θ) x
+    q_p += change
+    e_p -= np.multiply(change, other, out=product)
+    if not isinstance(p.rows, slice):
+        q[p.rows], e[p.rows] = q_p, e_p
+    v[p.features] = new
 
 # %%
 def sweep(parts, X, e, w0, w, V, step):
@@ -1092,23 +1119,18 @@ def sweep(parts, X, e, w0, w, V, step):
 
     step(kind, f, features, A, B, old) gives the new parameters: ALS the optimum, Gibbs a draw.
     """
+    scratch = np.empty((3, len(e)))                                    # no new memory per factor
     every = slice(0, 1), np.array([float(len(e))]), np.array([e.sum()]), np.array([w0])
     moved = float(step("w0", 0, *every)[0])
     e -= moved - w0
     for p in parts:
         new = step("w", 0, p.features, p.A, p.T @ e[p.rows], w[p.features])
-        e[p.rows] -= p.S @ (new - w[p.features])
+        e[p.rows] -= p.spread(new - w[p.features], scratch[0])
         w[p.features] = new
-    for f, v in enumerate(V):                                          # v: factor f of all features
+    for f, v in enumerate(V):                                          # factor f of all features
         q = X @ v                                                      # (N,)
         for p in parts:
-            other = q[p.rows] - p.S @ v[p.features]                    # h = x · other
-            new = step("V", f, p.features, p.T2 @ (other * other), p.T @ (other * e[p.rows]),
-                       v[p.features])
-            change = p.S @ (new - v[p.features])                       # (θ* - θ) x
-            q[p.rows] += change
-            e[p.rows] -= change * other
-            v[p.features] = new
+            move_factor(p, q, e, v, scratch, step, f)
     return moved
 
 # %% tags=["hide-input"]
@@ -1168,7 +1190,7 @@ for name, X in kinds.items():
     fast, slow = (fit(X, y_kinds[name], 2, 0.3, 0.7, 3) for fit in (fm_als, als_loop))
     check("45.11", f"fm_als, colour by colour, is the loop: {name}",
           [fast.w0, *fast.w, *fast.V.flatten()], [slow[0], *slow[1], *slow[2].flatten()], atol=1e-9)
-    ended = fm_als(X, y_kinds[name], 2, 0.3, 0.7, 1000)
+    ended = fm_als(X, y_kinds[name], 2, 0.3, 0.7, 250)
     check("45.11", f"it ends where every gradient of J vanishes: {name}",
           slopes_at(ended, X, y_kinds[name], 0.3, 0.7), torch.zeros(3 * X.shape[1] + 1), atol=1e-5)
     check("45.11", f"its history is J and never rises: {name}",
@@ -1284,7 +1306,7 @@ exercise("45.E", my_draw, [(c, draw_variant()(*c)) for c, _ in draw_cases], mist
 def conditional(A, B, old, alpha, lam, mu):
     """Mean and standard deviation of eq. (45.13), given A = Σh², B = Σhe and the old value."""
     precision = alpha * A + lam
-    return (alpha * (old * A + B) + lam * mu) / precision, precision**-0.5
+    return (alpha * (old * A + B) + lam * mu) / precision, 1 / np.sqrt(precision)
 
 # %%
 theta_grid = np.linspace(-8, 8, 20001)
@@ -1421,14 +1443,14 @@ def fm_gibbs(X, y, rank, n_sweeps, burn_in=0, groups=None, alpha=None, lam=None,
     X, y = sorted_rows(*checked(X, y, rank, n_sweeps, task))
     groups, probit = groups_of(groups, X.shape[1]), task == "classification"
     lam = checked_gibbs(n_sweeps, burn_in, alpha, lam, groups, task)
-    rng, w, V = start_of(X.shape[1], rank, seed)
-    parts, w0 = parts_of(X), 0.0
+    (rng, w, V), parts, w0 = start_of(X.shape[1], rank, seed), parts_of(X), 0.0
     a = fm_predict(X, w0, w, V.T.copy()).numpy()
     prior = {"w": Prior(1, groups, lam), "V": Prior(rank, groups, lam)}
     model = FM(w0, None, None, [], ndtr if probit else np.asarray)
     for s in range(n_sweeps):
         e = (latent(a, y, rng) if probit else y) - a
-        noise = 1.0 if probit else alpha or rng.gamma(noise_posterior(e)[0]) / noise_posterior(e)[1]
+        shape, rate = noise_posterior(e)
+        noise = 1.0 if probit else alpha or rng.gamma(shape) / rate
         prior["w"].draw(w[None], rng), prior["V"].draw(V, rng)
         a = a + e
         w0 = sweep(parts, X, e, w0, w, V, drawing(prior, noise, rng))
@@ -1472,8 +1494,8 @@ y_single = torch.tensor([3.0, 4, 3.5, 1, 2, 5, 4.5, 5, 4, 1.5])
 Z = torch.cat([torch.ones(10, 1), single], 1)
 P_post = 2.0 * Z.T @ Z + torch.diag(torch.tensor([0.0, 1.5, 1.5, 1.5]))          # precision
 exact = torch.linalg.solve(P_post, 2.0 * Z.T @ y_single)
-chain = fm_gibbs(single, y_single, 1, 6000, burn_in=100, alpha=2.0, lam=1.5)
-linear = np.array([[w0, *w] for w0, w, _ in chain.draws])                        # (5900, 4)
+chain = fm_gibbs(single, y_single, 1, 3000, burn_in=100, alpha=2.0, lam=1.5)
+linear = np.array([[w0, *w] for w0, w, _ in chain.draws])                        # (2900, 4)
 idle = np.array([V[:, 0].numpy() for _, _, V in chain.draws])                    # prior only
 
 # %%
@@ -1481,7 +1503,7 @@ error = batch_error(linear)
 check("45.13", "the mean of the draws is the closed posterior mean, within 4 standard errors",
       (linear.mean(0) - exact.numpy()) / error, np.zeros(4), atol=4.0)
 check("45.13", "their covariance is the closed one", np.cov(linear.T), torch.linalg.inv(P_post),
-      atol=0.03)
+      atol=0.05)
 check("45.13", "vectors that no pair ever uses follow their prior: variance 1 / 1.5",
       idle.var(0), [1 / 1.5] * 3, rtol=0.1)
 
@@ -1501,7 +1523,7 @@ rest = y_cells - b[..., None] * cells[:, 0] * cells[:, 1]                       
 log_post = -0.5 * (rest @ torch.linalg.inv(C) * rest).sum(-1) - 0.5 * (side[:, None]**2 + side**2)
 weight = torch.exp(log_post - log_post.max())
 exact_b = float((weight * b).sum() / weight.sum())
-chain = fm_gibbs(cells, y_cells, 1, 6000, burn_in=200, alpha=4.0, lam=1.0)
+chain = fm_gibbs(cells, y_cells, 1, 3000, burn_in=100, alpha=4.0, lam=1.0)
 b_draws = np.array([float(V[0, 0] * V[1, 0]) for _, _, V in chain.draws])
 
 # %% tags=["hide-input"]
@@ -1573,9 +1595,12 @@ interact(draw_average, n=SelectionSlider(options=range(1, len(each) + 1), value=
 # average's squared error is the draws' mean squared error *minus their disagreement*.
 
 # %%
-from_draws = np.mean([((y_test.numpy() - a) ** 2).mean() for a in each])
+few = fm_gibbs(hot, y_kinds["one-hot"], 2, 30, 10)                          # 20 draws
+apart = np.stack(list(few.each_draw(hot)))                                   # (20, 14)
+from_draws = ((y_kinds["one-hot"].numpy() - apart) ** 2).mean()
 check("45.15", "error of the average = mean error of the draws - their disagreement",
-      ((y_test - gibbs.predict(X_test)) ** 2).mean(), from_draws - each.var(0).mean(), rtol=1e-10)
+      ((y_kinds["one-hot"] - few.predict(hot)) ** 2).mean(), from_draws - apart.var(0).mean(),
+      rtol=1e-10)
 
 # %% [markdown]
 # Against ALS the identity says nothing. Is it averaging that helps, or that Gibbs may *choose* its own
@@ -2036,7 +2061,7 @@ claim("genres carry a new film: lower squared error by more than 2 standard erro
 # code logarithms keep it exact even at $a=-30$, where $\Phi(a)$ is $10^{-198}$.
 
 # %% tags=["hide-input"]
-a_grid = np.repeat([-30.0, -1.5, 0.3, 4.0], 40_000)
+a_grid = np.repeat([-30.0, -1.5, 0.3, 4.0], 20_000)
 z_by_class = [latent(a_grid, np.full(len(a_grid), y), np.random.default_rng(1)).reshape(4, -1)
               for y in (1.0, 0.0)]
 at = a_grid.reshape(4, -1)[:, 0]
@@ -2050,7 +2075,7 @@ y_coin = torch.tensor([1.0, 1, 1, 0, 1, 0, 1, 1])
 w0_grid = np.linspace(-4, 5, 4001)
 log_post = 6 * log_ndtr(w0_grid) + 2 * log_ndtr(-w0_grid)
 mean_w0, sd_w0 = moments(w0_grid, log_post)
-coin = fm_gibbs(torch.zeros(8, 1), y_coin, 1, 6000, 100, lam=1.0, task="classification")
+coin = fm_gibbs(torch.zeros(8, 1), y_coin, 1, 3000, 100, lam=1.0, task="classification")
 w0_draws = np.array([w0 for w0, _, _ in coin.draws])
 
 # %%
@@ -2062,7 +2087,7 @@ check("45.21", "they follow scipy's truncated normal law (Kolmogorov–Smirnov)"
       above=0.01)
 check("45.21", "a coin with 6 of 8: the posterior mean of w_0 is the integral, within 4 errors",
       (w0_draws.mean() - mean_w0) / batch_error(w0_draws), 0.0, atol=4.0)
-check("45.21", "and its standard deviation", w0_draws.std(), sd_w0, rtol=0.05)
+check("45.21", "and its standard deviation", w0_draws.std(), sd_w0, rtol=0.1)
 
 # %%
 liked, liked_test = (y_train >= GOOD).double(), (y_test >= GOOD).double()
@@ -2127,6 +2152,9 @@ fits = {"gibbs": lambda X, y, B: fm_gibbs(X, y, RANK, SPLIT_DRAWS, SPLIT_DRAWS /
 in_order = ratings if DATA == "ml-100k" else ratings[order]       # ours come sorted by time
 by_split = {name: np.array([protocol(in_order, k, fit) for k in range(FOLDS)])
             for name, fit in fits.items()}
+if DATA == "ml-100k":
+    one = protocol(in_order, 2, lambda X, y, B: fm_gibbs(X, y, RANK, SPLIT_DRAWS, SPLIT_DRAWS // 3))
+    measured("one_group_third", one)
 for name, values in by_split.items():
     measured(f"{name}_mean", values.mean(), values.std(ddof=1) if FOLDS > 1 else None)
     measured(f"{name}_third", values[min(2, FOLDS - 1)])
@@ -2181,8 +2209,10 @@ if DATA == "ml-100k":
 # |---|---|---|
 # | Gibbs, five splits | <!--full:45.gibbs_mean-->…<!--/full--> | – |
 # | Gibbs, third split | <!--full:45.gibbs_third-->…<!--/full--> | 0.8925 (myFM, groups, 200 sweeps) |
+# | … without groups | <!--full:45.one_group_third-->…<!--/full--> | 0.8944 (myFM) |
 # | ALS, third split | <!--full:45.als_third-->…<!--/full--> | – |
 # | … with attributes of users and films | <!--full:45.attributes-->…<!--/full--> | 0.8855 (myFM) |
+# | … and date, other films: first split, 512 sweeps | not run | 0.8833 (myFM) |
 # | $y\ge4$, rank 8: AUC, log-loss | <!--full:45.auc-->…<!--/full-->, <!--full:45.log_loss-->…<!--/full--> | 0.7896, 0.5484 (myFM) |
 #
 # The published figures are those of myFM's documentation; its attributes also hold zip codes and its own
