@@ -82,6 +82,8 @@ PROBES = [
     Probe("42", "pearson_similarity", (RATED,), without=("NaN", "bytes")),   # NaN is a missing rating there
     Probe("42", "cosine_similarity", (RATED,), without=("NaN", "bytes")),
     Probe("43", "solve_user", (grid(5, 2), grid(5), 0.5), without=("empty",)),  # no ratings: p_u = 0
+    Probe("44", "ials_user", (grid(5, 2), t(1, 0, 1, 1, 0), t(5, 1, 4, 3, 1), 0.5)),
+    Probe("44", "vectors_expected", (t(3, 0, 1, 7), 4), without=("empty",)),  # no items: nothing is sent
     Probe("45", "fm_predict", (grid(5, 3), 0.5, grid(3, step=2), grid(3, 2)), loose=5e-3),
     Probe("45", "fm_predict_naive", (grid(5, 3), 0.5, grid(3, step=2), grid(3, 2)), loose=5e-3),
 ]
