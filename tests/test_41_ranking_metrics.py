@@ -383,6 +383,85 @@ def test_what_has_no_meaning_is_refused_in_words(nb):
     assert nb["mean_over_users"]([1, 2]) == (1.5, 0)
     assert float(nb["f_beta"](1, 2, 3)) == pytest.approx(2 / 7)
 
+def test_what_the_sweep_of_41_left_open(nb):
+    with pytest.raises(ValueError, match="^ratings"):
+        nb["rating_errors"]([NAN], [1.0])
+    with pytest.raises(ValueError, match="^predictions"):
+        nb["rating_errors"]([1.0], [NAN])
+    with pytest.raises(ValueError, match="negative"):
+        nb["f_beta"]([-1, 2], [1, 1], [1, 1])
+    assert float(nb["random_average_precision"](2, 2, 2)) == pytest.approx(1)
+    assert float(nb["random_dcg"]([3], 1)) == pytest.approx(7)
+    with pytest.raises(ValueError, match="from 0 to 4"):
+        nb["novelty"]([5], [0, 1, 0, 1, 0])
+    with pytest.raises(ValueError, match="item ids|same users"):
+        nb["novelty"]([0], torch.tensor(1))
+    assert nb["reciprocal_rank"]([1, 0, 0], torch.tensor([2**53, 1000, -2**53])) == 1
+    for big in (2**53 + 1, -2**53 - 1):
+        with pytest.raises(ValueError, match="ranks instead"):
+            nb["reciprocal_rank"]([1, 0], torch.tensor([0, big]))
+    assert float(nb["self_information"]([0], [1.0])) == 0
+    assert float(nb["diversity"](np.array([[[1.0], [3.0]]]), "euclidean")) == 2          # one dimension is enough
+    with pytest.raises(ValueError, match="dim"):
+        nb["diversity"](np.zeros((2, 3, 0)), "cosine")
+    assert float(nb["serendipity"]([0.5, 0.0], [0, 1], [0, 3])) == pytest.approx(0.5)
+    assert float(nb["coverage"]([[0], [0]], 1)) == 1
+    some, none = log_of([0, 1], [1, 2]), log_of([0, 1], [1, 2])[:0]
+    for split in ((some, none), (none, some)):
+        with pytest.raises(ValueError, match="none on one side"):
+            nb["future_share"](*split)
+    weights = nb["shop_weights"](d(0.2, 0.3), d(0.2, 0.1, 0.25), d(1, 3, 2), torch.tensor([[True, False, True], [False, True, True]]))
+    assert weights.tolist() == [pytest.approx([8, 1.5, 0]), pytest.approx([0.5, 3 * 2**-2 * 8, 2 * 2**-0.5 * 8])]
+
+
+def test_a_shop_is_what_the_page_says(nb):
+    """The simulated shop again, event by event, from the same random numbers."""
+    shop, g = nb["shop_log"](7, 9, 6, seed=3), torch.Generator().manual_seed(3)
+    released = [1.2 * float(v) - 0.2 for v in torch.rand(9, generator=g)]
+    quality = [math.exp(0.7 * float(v)) for v in torch.randn(9, generator=g)]
+    style, taste = torch.randint(5, (9,), generator=g).tolist(), torch.randint(5, (7,), generator=g).tolist()
+    arrival, wait = torch.rand(7, generator=g).tolist(), torch.rand(42, generator=g).tolist()
+    events = sorted((0.95 * arrival[u] + 0.05 * wait[6 * u + k], u) for u in range(7) for k in range(6))
+    weights = [[0.0 if t < released[i] else quality[i] * 2 ** (-(t - released[i]) / 0.1) * (8 if style[i] == taste[u] else 1) for i in range(9)]
+               for t, u in events]
+    chosen = torch.multinomial(torch.tensor(weights), 1, generator=g)[:, 0].tolist()
+    first = {}
+    for (t, u), i in zip(events, chosen):
+        first.setdefault((u, i), t)                   # a pair counts once, when it comes first
+    assert list(zip(shop.user.tolist(), shop.item.tolist())) == list(first)
+    assert shop.time.tolist() == pytest.approx([1e6 * t for t in first.values()], abs=2)
+    assert 1 < len(first) < 42 and (shop.value == 1).all() and (shop.n_users, shop.n_items) == (7, 9)
+
+
+def test_hits_of_events_hide_what_was_seen_and_nothing_else(nb):
+    train = Ratings(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0]), torch.ones(3), torch.tensor([1, 2, 3]), 2, 13)
+    test = Ratings(torch.tensor([0, 0, 1, 1]), torch.tensor([11, 12, 10, 11]), torch.ones(4), torch.tensor([4, 5, 6, 7]), 2, 13)
+    scores = -torch.arange(13.0).double().expand(4, 13)            # item 0 first; without 0 and 1 item 11 is tenth, without 0 it is eleventh
+    assert nb["event_hits"](scores, train, test).tolist() == [1, 0, 1, 0]
+    assert nb["event_hits"](scores, train, test, k=11).tolist() == [1, 1, 1, 1]
+
+
+def test_own_items_that_nobody_has_in_training_score_nothing(nb):
+    train = Ratings(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), torch.ones(3), torch.tensor([1, 2, 3]), 2, 3)
+    scores = nb["knn_scores"](train, torch.tensor([0]), torch.tensor([[1.0, 0, 1]]).double())
+    assert scores[0].tolist() == pytest.approx([0, 1 / math.sqrt(2), 0])
+
+
+def test_what_the_bars_of_the_leak_keep(nb):
+    nb = dict(nb, device=torch.device("cpu"))
+    T = d(50, 100, 100_099, 100_100, 200_000, NAN)
+    assert nb["near"](T, None, 100).tolist() == [True, True, True, False, False, False]
+    assert nb["far"](T, None, 100).tolist() == [True, False, False, True, True, False]
+    T = torch.arange(400.0).double().view(1, 4, 100).clone()
+    T[0, 3, :50] = NAN
+    kept = nb["thinned"](T[0], torch.tensor([[[2]]]), torch.tensor([[[150.0]]]))[0]
+    assert kept[2].all() and not kept[3, :50].any(), "the user's own events all stay, what never was does not come"
+    others = kept[[0, 1, 3]].sum() / 250
+    assert abs(float(others) - 150 / 250) < 5 * math.sqrt(0.6 * 0.4 / 250)
+    log = log_of([0, 1, 2], [10, 20, 30])
+    (train, test), = nb["rolling_splits"](log, [15, 25])
+    assert (train.time.tolist(), test.time.tolist()) == ([10], [20])
+
 
 def test_gains_do_not_overflow_in_half_precision(nb):
     scores = np.array([2, 1], np.float16)

@@ -443,8 +443,6 @@ for beta in (0.5, 1.0, 2.0):
 # %%
 check("41.4", "the default is F1", f_beta(tp, fp, fn), sk.f1_score(host(liked), host(chosen)),
       atol=1e-12)
-
-# %%
 P_S = torch.tensor([0.4, 0.8], dtype=torch.float64, requires_grad=True)
 slopes = torch.autograd.grad(5 * P_S[0] * P_S[1] / (4 * P_S[0] + P_S[1]), P_S)[0]    # beta = 2
 below = (4 * 0.4 + 0.8) ** 2
@@ -537,7 +535,8 @@ def ranking_inputs(relevance, scores, k):
     if not relevance.isfinite().all():
         raise ValueError("relevance must be finite: give 0 to items without a known rating")
     if not scores.is_floating_point():
-        if scores.dtype != torch.bool and (scores.double().abs() > 2**53).any():
+        whole = scores.long()               # compared as integers: 2**53 + 1 is no float
+        if (whole > 2**53).any() or (whole < -2**53).any():
             raise ValueError("integer scores beyond 2**53 would be tied: give their ranks instead")
         return relevance.double(), scores.double()
     return relevance.double(), scores.float() if scores.itemsize == 2 else scores
@@ -805,8 +804,6 @@ by_hand = [2, 0, 3, 1, 0, 0]
 check("41.9", "hitrate 1, precision 2/3, recall 2/3",
       [f(by_hand, 3) for f in (hitrate_loop, precision_loop, recall_loop)], [1, 2 / 3, 2 / 3])
 check("41.10", "AP (1 + 2/3) / 3", average_precision_loop(by_hand, 3), 5 / 9, atol=1e-12)
-
-# %%
 check("41.11", "DCG 6.5 with the exponential gain, 3.5 with the linear one",
       [dcg_loop(by_hand, 3, gain) for gain in ("exp", "linear")], [6.5, 3.5])
 check("41.13", "nDCG .692 and .735", [ndcg_loop(by_hand, 3, gain) for gain in ("exp", "linear")],
@@ -915,7 +912,7 @@ def over_all_orders(metric, *arguments):
     """Mean of a list metric over all 720 orders of `graded`, for k = 1..6."""
     return [np.mean([metric(x, k, *arguments) for x in all_orders]) for k in ks]
 
-# %%
+
 ks = range(1, 7)  # the mean over all 720 orders (m = 4) is exact
 check("41.15", "hitrate, all orders", [random_hitrate(6, 4, k) for k in ks],
       over_all_orders(hitrate_loop), atol=1e-12)
@@ -1546,8 +1543,6 @@ def genre_entropy(features):
 films = data.items(DATA)
 genre = films.genre.double().to(device)
 features = genre[tens[:5]]  # (5, 10, f)
-
-# %%
 check("41.25", "euclidean: SciPy's pairwise distances", diversity(features),
       [pdist(x).mean() for x in host(features)], atol=1e-12)
 check("41.25", "cosine: SciPy's, too", diversity(features + 0.1, "cosine"),
@@ -1814,8 +1809,6 @@ claim("by events trains on the first 80% of every history, by pandas", ids["by e
 claim("by time and at random 80% train",
       [len(splits[name][0]) / len(ratings) for name in ("by time", "random")], [0.8, 0.8],
       atol=0.01)
-
-# %%
 claim("every split keeps every rating once",
       [len(torch.cat(parts).unique(dim=0)) for parts in ids.values()], [len(ratings)] * 4)
 
@@ -2434,8 +2427,6 @@ w, margin = degradation_weights(deltas)
 claim("with all five in the fit the sum falls in each by the margin", deltas @ w,
       below=1e-6 - margin, trivial=deltas.sum(1))
 check("41.34", "the dual programme agrees", margin, mixture_norm(deltas), rtol=1e-6, atol=1e-9)
-
-# %%
 left_out = [float(deltas[e] @ degradation_weights(deltas[[o for o in range(5) if o != e]])[0])
             for e in range(5)]
 without = [degradation_weights(deltas[:, [o for o in range(5) if o != j]])[1] for j in range(5)]
@@ -2620,8 +2611,6 @@ big_sc = uniform(COST_USERS, COST_ITEMS, seed=41)
 big_rel = (5 * uniform(COST_USERS, COST_ITEMS, seed=42) ** 8).floor()
 big_rel[:, 0], big_rel[:, 1] = 4, 0
 host_rel, host_sc = host(big_rel), host(big_sc)
-
-# %%
 check("41.13", "all users at once: scikit-learn's nDCG@10",
       ndcg_at_k(big_rel, big_sc, 10, "linear").mean(), sk.ndcg_score(host_rel, host_sc, k=10),
       rtol=1e-12)
@@ -2677,7 +2666,7 @@ break_it()
 # ## Exam
 
 # %% [markdown] tags=["exam"]
-# ### Question 14 · The training sample of a recommender; what a rating is and which kinds there are
+# ### Question 14 · What is the training set of a recommender, what is a rating, and which kinds of rating are there?
 #
 # **По-русски.** Из чего состоит обучающая выборка рекомендательной системы? Что называют рейтингом и каким
 # он бывает?
@@ -2724,7 +2713,7 @@ break_it()
 # </details>
 
 # %% [markdown] tags=["exam"]
-# ### Question 15 · Measures for real-valued ratings, for classes, and for order; define nDCG
+# ### Question 15 · Which measures would you use for real-valued ratings, for ratings as classes, and where the order matters? Define nDCG.
 #
 # **По-русски.** Как измерять качество рекомендаций, если рейтинги — числа, если это классы и если важен
 # порядок? Дайте определение nDCG.
