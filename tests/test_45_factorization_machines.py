@@ -352,7 +352,7 @@ MUTANTS = [
     ("y_draws = a_draws + np.random", "y_draws = 0 * a_draws + np.random", "45.16"),
     ('mf = 3.1 + b_u[u] + b_i[i] + torch.einsum("nf,nf->n", P[u], Q[i])', 'mf = 3.1 + b_u[u] - b_i[i] + torch.einsum("nf,nf->n", P[u], Q[i])', "45.17"),
     ('three = b_t[t] + torch.einsum("nf,nf->n", P[u] + Q[i], T[t])', 'three = b_t[t] + torch.einsum("nf,nf->n", P[u], T[t])', "45.18"),
-    ("(pad(P, (0, d)), pad(Q, (d, 0))", "(pad(P, (0, d)), pad(Q, (0, d))", "45.18"),
+    ("pad(Q, (d, 0)), torch", "pad(Q, (0, d)), torch", "45.18"),
     ("itertools.combinations(range(3), 2)) / 9", "itertools.combinations(range(3), 2)) / 3", "45.19"),
     ("itertools.combinations(range(3), 2)) / 9", "itertools.permutations(range(3), 2)) / 9", "45.19"),
     ("root, y = len(mine) ** -0.5, Y[mine]", "root, y = len(mine) ** -1.0, Y[mine]", "45.20"),
