@@ -416,13 +416,14 @@ def test_what_the_sweep_of_41_left_open(nb):
 
 def test_a_shop_is_what_the_page_says(nb):
     """The simulated shop again, event by event, from the same random numbers."""
-    shop, g = nb["shop_log"](7, 9, 6, seed=3), torch.Generator().manual_seed(3)
-    released = [1.2 * float(v) - 0.2 for v in torch.rand(9, generator=g)]
-    quality = [math.exp(0.7 * float(v)) for v in torch.randn(9, generator=g)]
-    style, taste = torch.randint(5, (9,), generator=g).tolist(), torch.randint(5, (7,), generator=g).tolist()
-    arrival, wait = torch.rand(7, generator=g).tolist(), torch.rand(42, generator=g).tolist()
-    events = sorted((0.95 * arrival[u] + 0.05 * wait[6 * u + k], u) for u in range(7) for k in range(6))
-    weights = [[0.0 if t < released[i] else quality[i] * 2 ** (-(t - released[i]) / 0.1) * (8 if style[i] == taste[u] else 1) for i in range(9)]
+    n, m, k = 12, 9, 6                                # more users than items
+    shop, g = nb["shop_log"](n, m, k, seed=3), torch.Generator().manual_seed(3)
+    released = [1.2 * float(v) - 0.2 for v in torch.rand(m, generator=g)]
+    quality = [math.exp(0.7 * float(v)) for v in torch.randn(m, generator=g)]
+    style, taste = torch.randint(5, (m,), generator=g).tolist(), torch.randint(5, (n,), generator=g).tolist()
+    arrival, wait = torch.rand(n, generator=g).tolist(), torch.rand(n * k, generator=g).tolist()
+    events = sorted((0.95 * arrival[u] + 0.05 * wait[k * u + j], u) for u in range(n) for j in range(k))
+    weights = [[0.0 if t < released[i] else quality[i] * 2 ** (-(t - released[i]) / 0.1) * (8 if style[i] == taste[u] else 1) for i in range(m)]
                for t, u in events]
     chosen = torch.multinomial(torch.tensor(weights), 1, generator=g)[:, 0].tolist()
     first = {}
@@ -430,7 +431,7 @@ def test_a_shop_is_what_the_page_says(nb):
         first.setdefault((u, i), t)                   # a pair counts once, when it comes first
     assert list(zip(shop.user.tolist(), shop.item.tolist())) == list(first)
     assert shop.time.tolist() == pytest.approx([1e6 * t for t in first.values()], abs=2)
-    assert 1 < len(first) < 42 and (shop.value == 1).all() and (shop.n_users, shop.n_items) == (7, 9)
+    assert n < len(first) < n * k and (shop.value == 1).all() and (shop.n_users, shop.n_items) == (n, m)
 
 
 def test_hits_of_events_hide_what_was_seen_and_nothing_else(nb):
