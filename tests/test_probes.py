@@ -57,6 +57,13 @@ PROBES = [
     Probe("12", "psnr", (image(5, 6), image(5, 6).flip(0), 1.0), without=("bytes",)),
     Probe("12", "ssim", (image(16, 17), image(16, 17).flip(0), 1.0), without=("bytes",), loose=5e-3),
     Probe("13", "kl_diag_gaussian", (t(1, -2, 3), t(0, 1, -1)), without=("bytes",)),     # no negative bytes
+    Probe("14", "gan_losses", (t(1, -2, 3), t(0, 2)), without=("bytes",)),               # no negative bytes
+    Probe("14", "optimal_discriminator", (grid(5) + 1, grid(5, step=2) + 1)),
+    Probe("14", "jensen_shannon", (t(0.5, 0.25, 0.25), t(0.125, 0.375, 0.5)), without=("bytes",)),       # shares
+    Probe("14", "game_loss", (t(0.5, 0.25, 0.25), t(0.125, 0.375, 0.5), t(0.75, 0.5, 0.25)), without=("bytes",)),
+    Probe("14", "mode_coverage", (grid(8, 2), t(0, 1, 5, 4, 3, 3).reshape(3, 2), 0.5)),
+    Probe("14", "frechet_distance", (grid(2), t(4, 1, 1, 3).reshape(2, 2), grid(2, step=5), t(2, 1, 1, 2).reshape(2, 2)), loose=1e-2),
+    Probe("14", "precision_recall", (grid(9, 3), grid(8, 3, step=5))),
     Probe("32", "edit_ops", (grid(6), grid(5, step=2)), without=("NaN", "empty")),      # any tokens; two empty texts have no edits
     Probe("31", "power_spectrogram", (grid(30), 8, 3, t(1, 2, 3, 4, 4, 3, 2, 1)), loose=5e-3),
     Probe("31", "istft", (torch.complex(grid(4, 5), grid(4, 5, step=5)), 3, t(1, 2, 3, 4, 4, 3, 2, 1)),
