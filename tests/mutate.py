@@ -1,8 +1,8 @@
 """Break every function of a notebook, one place at a time, and see a check or a test fail: `make mutate NB=43 [ARGS="-k als"]`.
 
 Each change of tools/breaking.py is tried in three steps, the fastest first: the checks that the function reaches, on a copy of the
-page's state; then the tests of its functions and exercises; then, where the first step could not judge every check, the page's
-slice from the start. What all three leave alone is a survivor: an equivalent change (tests/equivalents.yaml holds those that a person has confirmed, with the reason), or a gap.
+page's state; then the tests of its functions and exercises; then the page's claims, with the checks that the first step could not
+judge, from the start. What all three leave alone is a survivor: an equivalent change (tests/equivalents.yaml holds those that a person has confirmed, with the reason), or a gap.
 Functions that draw (draw_…) are looked at, not proved. Results go to build/mutants/NB.jsonl line by line: a sweep that was stopped goes on where it was. Changed code is tried anew.
 """
 
@@ -64,9 +64,14 @@ def on_the_bench(bench, name, twin):
     return next((f"({eq}) {fate}" for eq, _, fate in verdicts if fate), None)
 
 
-def from_the_start(notebook, node, twin):
-    """None if the page's checks all hold with the changed function."""
-    proofs = [n for _, n in notebook.checks]
+def claims(notebook):
+    """The statements that contain a claim: they stop the page as a check does."""
+    return [n for n in notebook.statements if not p.is_definition(n) and
+            any(isinstance(c, ast.Call) and getattr(c.func, "id", "") == "claim" for c in ast.walk(n))]
+
+
+def from_the_start(notebook, node, twin, proofs):
+    """None if these statements all hold with the changed function."""
     notebook.run([twin if n is node else n for n in notebook.needed(proofs)])
 
 
@@ -127,7 +132,8 @@ def sweep(number, only="", jobs=2, seconds=120, tests=True, report=print):
         fate = in_child(lambda: on_the_bench(bench, node.name, twin), seconds)
         fate = fate or (in_child(lambda: by_the_tests(notebook, node, twin), patience) if tests else None)
         everything = bench.known[node.name][1] and not any(fate for *_, fate in bench.known[node.name][1])
-        fate = fate or (None if everything else in_child(lambda: from_the_start(notebook, node, twin), patience))
+        rest = claims(notebook) + ([] if everything else proofs)
+        fate = fate or in_child(lambda: from_the_start(notebook, node, twin, rest), patience)
         return fate, time.perf_counter() - start
 
     found = {}
