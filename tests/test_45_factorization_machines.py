@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import torch
@@ -31,7 +32,7 @@ FITS = {"sgd": lambda nb, X, y, **k: nb["fm_sgd"](X, y, **({"rank": 2, "lam_w": 
         "gibbs": lambda nb, X, y, **k: nb["fm_gibbs"](X, y, **({"rank": 2, "n_sweeps": 4, "burn_in": 1} | k))}
 fits = pytest.mark.parametrize("fit", FITS)
 FORMATS = {"array": lambda x: x, "list": lambda x: x.tolist(), "tensor": torch.tensor, "float32": lambda x: torch.tensor(x).float(),
-           "strided": lambda x: torch.stack([torch.tensor(x)] * 2, -1)[..., 1], "int": lambda x: x.astype(np.int64),
+           "strided": lambda x: torch.stack([torch.tensor(x)] * 2, -1)[..., 1], "int": lambda x: x.astype(np.int64), "reversed": lambda x: x[::-1].copy()[::-1], "table": pd.DataFrame,
            **{f: (lambda x, f=f: scipy.sparse.coo_matrix(x).asformat(f)) for f in ("csr", "csc", "coo", "lil", "dok", "bsr")},
            "sparse array": scipy.sparse.csr_array}
 
@@ -201,7 +202,7 @@ def test_fm_predict_refuses_what_does_not_fit(nb):
     w, V = torch.ones(6), torch.ones(6, 2)
     for args, message in (((X[:, :5], 0, w, V), "features"), ((X, 0, w[:5], V), "need w"), ((X, 0, w, V[:, 0]), "need w"), ((X, 0, w, V[:, :0]), "need w"),
                           ((X[0], 0, w, V), "one row is X"), ((X * np.nan, 0, w, V), "NaN"), ((scipy.sparse.csr_matrix(X * np.nan), 0, w, V), "NaN"),
-                          ((X * 1j, 0, w, V), "complex")):
+                          ((X * 1j, 0, w, V), "complex"), ((scipy.sparse.csr_matrix(X * 1j), 0, w, V), "complex")):
         for name in ("fm_predict", "fm_predict_naive"):
             with pytest.raises(ValueError, match=message):
                 nb[name](*args)

@@ -225,7 +225,8 @@ def draw_pair(angle=-27, length=0.9, ax=None):
     ax = plt.subplots(figsize=(4.2, 3.6))[1] if ax is None else ax
     for v, name, look, shift in ((V[0], "Ann", "-", 0.15), (V[1], "Titanic", "--", -0.2)):
         ax.annotate("", v, (0, 0), arrowprops={"arrowstyle": "-|>", "lw": 2, "ls": look})
-        ax.text(float(v[0]) + 0.05, float(v[1]) + shift, name, fontsize=9)
+        ax.text(float(v[0]), float(v[1]) + shift, name, fontsize=9,
+                ha="left" if v[0] > 0 else "right")
     ax.set(xlim=(-1.9, 1.9), ylim=(-1.6, 1.6), aspect="equal", xlabel="factor 1", ylabel="factor 2",
            title=f"weight {V[0] @ V[1]:+.2f}\nprediction {a:.2f}")
 
@@ -264,7 +265,7 @@ interact(draw_pair, angle=FloatSlider(-27, min=-180, max=180, step=3, descriptio
 # %% tags=["hide-input"]
 def real(x):
     """x as a tensor of a float type: integers become float64, half precision float32."""
-    x = torch.as_tensor(x)
+    x = x if isinstance(x, torch.Tensor) else torch.as_tensor(np.array(x, order="C"))
     if x.is_complex():
         raise ValueError("complex numbers: a factorization machine works with real ones")
     exact = not x.is_floating_point()
@@ -279,6 +280,8 @@ def as_csr(X):
             raise ValueError(f"X must be rows of features, (n, p): got shape {tuple(X.shape)}; "
                              "one row is X[None]")
         X = X.to(torch.float64).numpy()
+    elif X.dtype.kind == "c":
+        raise ValueError("complex numbers: a factorization machine works with real ones")
     X = scipy.sparse.csr_matrix(X, dtype=np.float64, copy=True)
     X.sum_duplicates()
     X.eliminate_zeros()
@@ -1233,21 +1236,20 @@ plt.show()
 # %% [markdown]
 # ## 6. Gibbs sampling: do not choose one model, average many
 #
-# ALS returns the single most probable machine. With five numbers of a user learned from some two dozen noisy
-# ratings, many other machines are nearly as probable. Bayes' answer is to average the predictions of all of
-# them, each weighted by its probability. Sampling makes that practical: draw parameters from the posterior,
-# predict with every draw, average.
+# ALS returns one machine, a peak of the posterior density. With five numbers of a user learned from some two
+# dozen noisy ratings, many other machines are nearly as probable. Bayes' answer is to average the predictions
+# of all of them, each weighted by its probability. Sampling makes that practical: draw parameters from the
+# posterior, predict with every draw, average.
 #
 # **The model.** $y_n\sim\mathcal N(a(x_n),1/\alpha)$, and every $w_j$ and $v_{jf}$ of a group $B$ of features
 # has the prior $\mathcal N(\mu_B,1/\lambda_B)$ (for each factor its own $\mu_B$, $\lambda_B$). The logarithm
 # of the posterior is $-\frac\alpha2\sum e_n^2-\frac12\sum_\theta\lambda_\theta(\theta-\mu_\theta)^2$ + const.
-# With $\alpha=1$ and $\mu=0$ that is $-\frac12J$: **ALS is the mode**, and the penalty $\lambda$ of sections
-# 4 and 5 is the precision of the prior (for another $\alpha$, $\lambda/\alpha$).
+# With $\alpha=1$ and $\mu=0$ that is $-\frac12J$: **ALS climbs to a mode**, and the penalty $\lambda$ of
+# sections 4 and 5 is the precision of the prior (for another $\alpha$, $\lambda/\alpha$).
 #
 # **Gibbs sampling** draws one parameter at a time from its distribution given all the others. By (45.9) the
 # exponent is a parabola in $\theta$, $-\frac\alpha2\sum(y-g-\theta h)^2-\frac\lambda2(\theta-\mu)^2$, so that
-# distribution is normal. Half the second derivative, with a minus, times two is the precision; the vertex is
-# the mean:
+# distribution is normal: its mean is the vertex, its precision minus the second derivative,
 #
 # $$\theta\mid\cdot\ \sim\ \mathcal N\bigg(\frac{\alpha\sum_n(y_n-g_\theta)h_\theta+\lambda\mu}{\alpha\sum_nh_\theta^2+\lambda},\ \frac1{\alpha\sum_nh_\theta^2+\lambda}\bigg),\qquad\sum_n(y_n-g_\theta)h_\theta=\theta\sum_nh_\theta^2+\sum_nh_\theta e_n \tag{45.13}$$
 #
@@ -2046,8 +2048,8 @@ if DATA == "bundled":
 # The unit of the error bar is the film, not the rating: the ratings of one new film are wrong together.
 # Without genres the film block even hurts; perhaps because the mean of its prior is a mean over *films*,
 # while ratings come mostly from popular ones. And how much genres carry depends on the data: here they shape
-# the factors by construction; the same experiment on MovieLens 100K lowers the MSE by
-# <!--full:45.cold_gain-->…<!--/full--> (films as units).
+# the factors by construction; the same experiment on MovieLens 100K gives a gain of
+# <!--full:45.cold_gain-->-0.00 ± 0.05<!--/full--> (films as units), none that could be seen.
 #
 # ## 9. ☆ Classes: a probit step
 #
@@ -2055,7 +2057,7 @@ if DATA == "bundled":
 # and Chib (1993): suppose a hidden number $z=a(x)+\varepsilon$, $\varepsilon\sim\mathcal N(0,1)$, and $y=1$
 # if $z>0$. Then
 #
-# $$P(y=1\mid x)=\Phi\big(a(x)\big),\qquad z\mid y,a\ \sim\ \mathcal N(a,1)\ \text{restricted to}\ z>0\ (y=1)\ \text{or}\ z\le0\ (y=0),\qquad\mathbb E[z\mid y=1]=a+\frac{\varphi(a)}{\Phi(a)} \tag{45.21}$$
+# $$\begin{aligned}P(y=1\mid x)&=\Phi\big(a(x)\big),\qquad\mathbb E[z\mid y=1]=a+\frac{\varphi(a)}{\Phi(a)},\\z\mid y,a\ &\sim\ \mathcal N(a,1)\ \text{restricted to}\ z>0\ (y=1)\ \text{or}\ z\le0\ (y=0)\end{aligned} \tag{45.21}$$
 #
 # Given $z$ the machine is a regression on $z$ with $\alpha=1$: every sweep first draws $z$ for each row, then
 # runs the same code. To draw from the tail: if $U$ is uniform on $(0,1)$ then $z=a-\Phi^{-1}(U\,\Phi(a))$ has
@@ -2211,13 +2213,14 @@ if DATA == "ml-100k":
 #
 # | | this page | published |
 # |---|---|---|
-# | Gibbs, five splits | <!--full:45.gibbs_mean-->…<!--/full--> | – |
-# | Gibbs, third split | <!--full:45.gibbs_third-->…<!--/full--> | 0.8925 (myFM, groups, 200 sweeps) |
-# | … without groups | <!--full:45.one_group_third-->…<!--/full--> | 0.8944 (myFM) |
-# | ALS, third split | <!--full:45.als_third-->…<!--/full--> | – |
-# | … with attributes of users and films | <!--full:45.attributes-->…<!--/full--> | 0.8855 (myFM) |
+# | Gibbs, five splits | <!--full:45.gibbs_mean-->0.897 ± 0.005<!--/full--> | – |
+# | ALS, five splits | <!--full:45.als_mean-->0.911 ± 0.008<!--/full--> | – |
+# | Gibbs, third split | <!--full:45.gibbs_third-->0.893<!--/full--> | 0.8925 (myFM, groups, 200 sweeps) |
+# | … without groups | <!--full:45.one_group_third-->0.893<!--/full--> | 0.8944 (myFM) |
+# | ALS, third split | <!--full:45.als_third-->0.903<!--/full--> | – |
+# | … with attributes of users and films | <!--full:45.attributes-->0.884<!--/full--> | 0.8855 (myFM) |
 # | … and date, other films: first split, 512 sweeps | not run | 0.8833 (myFM) |
-# | $y\ge4$, rank 8: AUC, log-loss | <!--full:45.auc-->…<!--/full-->, <!--full:45.log_loss-->…<!--/full--> | 0.7896, 0.5484 (myFM) |
+# | $y\ge4$, rank 8: AUC, log-loss | <!--full:45.auc-->0.793<!--/full-->, <!--full:45.log_loss-->0.545<!--/full--> | 0.7896, 0.5484 (myFM) |
 #
 # The published figures are those of myFM's documentation; its attributes also hold zip codes and its own
 # binning of years. [43](43_latent_factors.ipynb) reached 0.914 with ALS on five *random* folds, and the
@@ -2236,7 +2239,7 @@ if DATA == "ml-100k":
 # | E136 | "the matrix of all weights $W=VV^\top$" | off-diagonal only; the ½ is right for the ordered double sum; (45.2) |
 # | E137 | $(u,i,t)\in U\times I$; (45.18) "is called PITF" | $U\times I\times T$; PITF has separate vectors for each kind of pair and no user–item term; block factors reproduce it: section 7 |
 # | E138 | item–set sum over $f=1,\dots,k$ | over $j=1,\dots,m$; (45.19) |
-# | E139 | last sum over all $j$ and $j'$ | $j<j'$: −0.386 becomes +0.553 in section 7 |
+# | E139 | last sum over all $j$ and $j'$ | $j<j'$: −0.3861 becomes +0.5525 in section 7 |
 # | E140 | the item's tags with $1/m$ "are SVD++" | the user's items with $\lvert N(u)\rvert^{-1/2}$ and vectors of their own; (45.20) |
 #
 # One slip is worth a run.
@@ -2473,8 +2476,8 @@ break_it()
 # Для $v_{jf}$ хранят ещё $q_f(x_n)=\sum_kv_{kf}x_{nk}$: $h_n=x_{nj}(q_f(x_n)-v_{jf}x_{nj})$, а после шага
 # $q_f(x_n)\leftarrow q_f(x_n)+(v_{jf}^*-v_{jf})x_{nj}$. Нужны только объекты с $x_{nj}\ne0$, поэтому проход
 # по всем параметрам стоит $O(\mathrm{nnz}\cdot r)$, где $\mathrm{nnz}$ — число ненулевых элементов матрицы
-# признаков. Параметры обновляются по очереди, каждый — при последних значениях остальных; каждый шаг — точный
-# минимум, поэтому функционал не возрастает.
+# признаков. Параметры обновляются по очереди, каждый — при самых новых значениях остальных; каждый шаг —
+# точный минимум, поэтому функционал не возрастает.
 #
 # **Typical mistake.** Leaving $v_{jf}x_j$ in the sum of $h_{v_{jf}}$; not updating $e$ or $q_f$ after the
 # step; calling the residual $e$ the same as $y-g$.
@@ -2520,10 +2523,10 @@ break_it()
 # $$a(x)=w_0+w_u+w_i+w_t+\langle v_u,v_i\rangle+\langle v_u,v_t\rangle+\langle v_i,v_t\rangle .$$
 # Оригинальная модель PITF ранжирует теги по $\langle p_u,t^U_t\rangle+\langle q_i,t^I_t\rangle$: в ней нет
 # слагаемого «пользователь — объект» (от тега оно не зависит и на порядок не влияет) и сдвигов, а у тега два
-# разных вектора $t^U_t$ и $t^I_t$, по одному на каждый вид взаимодействия; обучается она на ранжирование.
-# Факторизационная машина ранга $2r$ с блочными векторами $v_u=(p_u,0)$, $v_i=(0,q_i)$, $v_t=(t^U_t,t^I_t)$
-# совпадает с PITF. *Типа SVD++:* единицы на местах $u$ и $i$ и множество $\ell_1,\dots,\ell_m$, каждый
-# элемент со значением $1/m$:
+# разных вектора $t^U_t$ и $t^I_t$, по одному на каждый вид взаимодействия; обучается она по критерию
+# ранжирования. Факторизационная машина ранга $2r$ с блочными векторами $v_u=(p_u,0)$, $v_i=(0,q_i)$,
+# $v_t=(t^U_t,t^I_t)$ совпадает с PITF. *Типа SVD++:* единицы на местах $u$ и $i$ и множество
+# $\ell_1,\dots,\ell_m$, каждый элемент со значением $1/m$:
 # $$\begin{aligned}a(x)=\;&w_0+w_u+w_i+\langle v_u,v_i\rangle+\frac1m\sum_{j=1}^mw_{\ell_j}+\frac1m\sum_{j=1}^m\langle v_u,v_{\ell_j}\rangle\\&+\frac1m\sum_{j=1}^m\langle v_i,v_{\ell_j}\rangle+\frac1{m^2}\sum_{j<j'}\langle v_{\ell_j},v_{\ell_{j'}}\rangle .\end{aligned}$$
 # В оригинале $\hat r_{ui}=\mu+b_u+b_i+\langle q_i,\,p_u+\lvert N(u)\rvert^{-1/2}\sum_{j\in N(u)}y_j\rangle$.
 # Отличия: множество SVD++ — это $N(u)$, объекты, оценённые *пользователем* (а не теги объекта), нормировка
