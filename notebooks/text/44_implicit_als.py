@@ -1081,6 +1081,11 @@ def judge(lists, test):
     return {"nDCG": float(((hit @ discount) / best)[asked].mean()),
             "recall": float((hit.sum(1)[asked] / relevant[asked]).mean())}
 
+
+def ndcg_of(model, seen, test):
+    """Mean nDCG@10 on test of a model's lists of ten items outside seen."""
+    return judge(recommend(model, seen, np.arange(len(model.P)), 10), test)["nDCG"]
+
 # %% [markdown]
 # The opponents: chance, popularity, item kNN (the cosine of two tracks' listeners, summed over what the
 # listener has played; nothing in it is tuned), and two that know the model behind the data: its **tastes**
@@ -1169,7 +1174,7 @@ claim("no half-step raised J", np.diff(model.history).max() / model.history[0], 
 gains = []
 for seed_ in range(3):
     a, b = split_by_pairs(log, seed=seed_ + 1)
-    ours = judge(recommend(ials(a, D, ALPHA, LAM, N_SWEEPS), a, np.arange(n), 10), b)["nDCG"]
+    ours = ndcg_of(ials(a, D, ALPHA, LAM, N_SWEEPS), a, b)
     others = [judge(top_unseen(f(a), a, 10), b)["nDCG"] for f in (item_knn, popularity)]
     gains.append(ours / max(others) - 1)
 claim("iALS beats item kNN and popularity in nDCG@10 on three more splits by events", gains,
@@ -1214,8 +1219,7 @@ alphas, lams, dims = sorted({*GRID_ALPHA, ALPHA}), sorted({*GRID_LAM, LAM}), sor
 grid = {(alpha, lam): ials(fit_part, D, alpha, lam, N_SWEEPS)
         for alpha in progress(alphas, desc="α") for lam in lams}
 ranks = {d: ials(fit_part, d, ALPHA, LAM, N_SWEEPS) for d in dims}
-valid = {key: judge(recommend(fit, fit_part, np.arange(n), 10), valid_part)["nDCG"]
-         for key, fit in (grid | ranks).items()}
+valid = {key: ndcg_of(fit, fit_part, valid_part) for key, fit in (grid | ranks).items()}
 silent = {key: float(fit.score(slice(None)).numpy()[fit_part.toarray() == 0].mean())
           for key, fit in grid.items()}
 past_of, hits = np.diff(fit_part.indptr), [
@@ -1433,7 +1437,7 @@ for w0 in weights:
     fit = ials(fit_part.astype(np.float64), D, 1 / w0, LAM / ALPHA / w0, N_SWEEPS)
     score = fit.score(slice(None)).numpy()
     levels.append((score[seen_mask].mean(), score[~seen_mask].mean(),
-                   judge(recommend(fit, fit_part, np.arange(n), 10), valid_part)["nDCG"]))
+                   ndcg_of(fit, fit_part, valid_part)))
 levels = np.array(levels)
 fig, axes = plt.subplots(1, 2, figsize=(8.6, 2.8))
 axes[0].plot(weights, levels[:, 0], marker="o", ms=4, label="played cells")
@@ -1642,9 +1646,8 @@ def fold_in(model, played, alpha, lam, plays=None, biases=False, confidence="con
     Y = torch.cat([model.Q, model.b_i[:, None]], 1) if biases else model.Q
     S = scipy.sparse.csr_matrix((plays, (np.zeros(len(plays), int), played.long().numpy())), (1, m))
     S = usable(S, alpha, confidence)[0] if len(plays) else S
-    blocks, penalty = sides(S.astype(torch.zeros(0, dtype=Y.dtype).numpy().dtype), alpha,
-                            confidence,
-                            Y.shape[1], lam, nu)
+    S = S.astype(Y[:0].numpy().dtype)                                  # the type of the model
+    blocks, penalty = sides(S, alpha, confidence, Y.shape[1], lam, nu)
     x = half_step(blocks, penalty, Y, biases)[0]
     return (x[:-1], x[-1]) if biases else (x, x.new_zeros(()))
 
@@ -1726,15 +1729,13 @@ def new_list(Q, b_i, clicked, alpha, lam, k, seen=True, offsets=True, in_score=T
     score = Q @ x[:-1] + (b_i if in_score else 0)
     if seen:
         score[clicked] = -torch.inf
-    return score.argsort(descending=True,
-                         stable=True)[:min(k, len(Q) - len(clicked) * seen)].tolist()
+    best = score.argsort(descending=True, stable=True)
+    return best[:min(k, len(Q) - len(clicked) * seen)].tolist()
 
 # %% tags=["nbval-ignore-output", "hide-input"]
 shop = 0.5 * torch.randn(12, 3, generator=g), 0.4 * torch.rand(12, generator=g)
-cases_F = [((*shop, clicked, alpha, lam, k), new_list(*shop, clicked, alpha, lam, k)) for clicked,
-           alpha, lam, k in
-           (([1, 4], 10.0, 1.0, 8), ([7], 3.0, 0.3, 12), ([0, 2, 9], 20.0, 0.1, 9),
-            ([5, 6], 2.0, 0.5, 10))]
+cases_F = [((*shop, *rest), new_list(*shop, *rest)) for rest in (
+    ([1, 4], 10.0, 1.0, 8), ([7], 3.0, 0.3, 12), ([0, 2, 9], 20.0, 0.1, 9), ([5, 6], 2.0, 0.5, 10))]
 exercise("44.F", list_for_new, cases_F, mistakes={
     "you left the clicked items in the list": lambda *a: new_list(*a, seen=False),
     "you forgot the biases on the right-hand side": lambda *a: new_list(*a, offsets=False),
@@ -1962,9 +1963,8 @@ a_0, t = 0.2, 1 / 1.2
 a, clicked, N_small = toy.P @ toy.Q.mT, small > 0, int((small > 0).sum())
 rendle = ((a - 1)[clicked] ** 2).sum() + a_0 * (a**2).sum()
 check("44.16", "completing the square: weight 1 + α0 and target 1 / (1 + α0)", rendle,
-      (1 + a_0) * ((a - t)[clicked] ** 2).sum() + a_0 * (a[~clicked] ** 2).sum() + a_0 * N_small
-      / (1 + a_0),
-      rtol=1e-12)
+      (1 + a_0) * ((a - t)[clicked] ** 2).sum() + a_0 * (a[~clicked] ** 2).sum()
+      + a_0 * N_small / (1 + a_0), rtol=1e-12)
 
 # %%
 shrunk = t * a
@@ -1977,10 +1977,8 @@ check("44.16", "with factors shrunk by √t it is α0 t² J of (44.2), plus the 
 # %%
 mean_count = {nu: np.mean(np.concatenate([np.maximum(np.diff(M.indptr), 1) ** nu for M in (
     fit_part, fit_part.T.tocsr())])) for nu in (0.0, 0.5, 1.0)}
-tuned = {nu: max((judge(recommend(ials(fit_part, D, ALPHA, lam / mean_count[nu], N_SWEEPS, nu=nu),
-                                  fit_part,
-                                  np.arange(n), 10), valid_part)["nDCG"], lam) for lam in lams)
-         for nu in mean_count}
+tuned = {nu: max((ndcg_of(ials(fit_part, D, ALPHA, lam / mean_count[nu], N_SWEEPS, nu=nu),
+                          fit_part, valid_part), lam) for lam in lams) for nu in mean_count}
 
 # %% tags=["nbval-ignore-output"]
 pd.DataFrame({f"ν = {nu:g}": {"best λ": lam / mean_count[nu], "validation nDCG@10": score}
@@ -2049,9 +2047,8 @@ def one_split(number, settings):
 
 # %%
 inner, inner_test = split_within_items(split_within_items(counts)[0], seed=100)
-tried = {(d, ALPHA, lam): judge(recommend(ials(inner, d, ALPHA, lam, N_SWEEPS), inner, np.arange(n),
-                                          10),
-                                inner_test)["nDCG"] for d in TRY_D for lam in TRY_LAM}
+tried = {(d, ALPHA, lam): ndcg_of(ials(inner, d, ALPHA, lam, N_SWEEPS), inner, inner_test)
+         for d in TRY_D for lam in TRY_LAM}
 settings = max(tried, key=tried.get)
 splits = [one_split(k, settings) for k in progress(range(N_SPLITS), desc="splits")]
 
@@ -2255,19 +2252,19 @@ if spark:
 else:
     print(f"Spark does not run here, only our side is shown. {_spark_missing()}")
 if spark_models:
-    spark_again = torch.stack([ials_user(spark_models[9].Q, (s > 0).double(), 1 + SPARK_ALPHA * s,
-                                   SPARK_LAM * max(1, int((s > 0).sum())))
-                         for s in torch.tensor(clicks_S.toarray())])                        # (n, d)
+    spark_again = torch.stack([
+        ials_user(spark_models[9].Q, (r > 0).double(), 1 + SPARK_ALPHA * r,
+                  SPARK_LAM * max(1, int((r > 0).sum())))
+        for r in torch.tensor(clicks_S.toarray())])                                         # (n, d)
     check("44.4", "our half-step on Spark's tracks gives Spark's listeners",
           spark_again, spark_models[9].P, atol=2e-6)
 
 # %% tags=["nbval-ignore-output"]
-ndcg_of = lambda fit: judge(recommend(fit, train, np.arange(n), 10), test)["nDCG"]
 own_fit = ials(clicks_S, SPARK_D, SPARK_ALPHA, SPARK_LAM, 9, confidence="linear", nu=1.0)
 print(f"our J after 1, 3, 9 sweeps:             {[round(own_fit.history[k]) for k in (1, 5, 17)]}")
 if spark:
-    spark_J = [ials_objective(model, clicks_S, SPARK_ALPHA, SPARK_LAM, confidence="linear", nu=1.0)
-         for model in spark_models.values()]
+    spark_J = [ials_objective(fit, clicks_S, SPARK_ALPHA, SPARK_LAM, confidence="linear", nu=1.0)
+               for fit in spark_models.values()]
     print(f"J of Spark after 1, 3, 9 iterations:    {[round(x) for x in spark_J]}")
     claim("our objective of Spark's factors falls", np.diff(spark_J), below=0.0,
           trivial=np.diff(spark_J[::-1]))
@@ -2279,23 +2276,20 @@ if spark:
     spark_lists = {row.user: row.recommendations
                    for row in spark_fits[9].recommendForAllUsers(10).collect()}
     spark_users = torch.tensor(sorted(spark_lists))
-    # Spark's lists hold tracks played before, too
-    no_clicks = scipy.sparse.csr_array(clicks_S.shape)
+    no_clicks = scipy.sparse.csr_array(clicks_S.shape)     # Spark's lists hold tracks played before
     own_lists = recommend(spark_models[9], no_clicks, spark_users, 10)                     # (n, 10)
-    # (n, 10)
-    spark_items = torch.tensor([[r.item for r in spark_lists[int(u)]] for u in spark_users])
-    # (n, 10)
-    spark_scores = torch.tensor([[r.rating for r in spark_lists[int(u)]]
-                                 for u in spark_users]).double()
+    spark_items, spark_scores = (torch.tensor(
+        [[getattr(r, name) for r in spark_lists[int(u)]] for u in spark_users])            # (n, 10)
+        for name in ("item", "rating"))
     spark_a = spark_models[9].P @ spark_models[9].Q.T
     claim("Spark's scores are those of our lists", spark_a[spark_users].gather(1, own_lists),
-          spark_scores, atol=1e-5,
+          spark_scores.double(), atol=1e-5,
           trivial=spark_a[spark_users].gather(1, own_lists.flip(1)))
     claim("and so are the lists, ties aside", (spark_items == own_lists).double().mean(),
           above=0.999,
           trivial=(spark_items == own_lists.flip(1)).double().mean())
-    print(f"nDCG@10 of Spark, without the tracks played before: {ndcg_of(spark_models[9]):.3f}")
-print(f"nDCG@10 of ours: {ndcg_of(own_fit):.3f}")
+    print(f"nDCG@10 of Spark, unplayed tracks: {ndcg_of(spark_models[9], train, test):.3f}")
+print(f"nDCG@10 of ours: {ndcg_of(own_fit, train, test):.3f}")
 
 # %% [markdown]
 # **Who must send what to whom.** Listeners and tracks are cut into $B$ blocks by number, $u\bmod B$ and
