@@ -2551,8 +2551,8 @@ exponents |= {name: (slope(x, in_trial[name]), slope(x, [multiplications(*case) 
 pd.DataFrame(exponents, index=["measured exponent", "exponent of the multiplications"]).T.round(2)
 
 # %% [markdown]
-# The catalogue drops out, as derived. A sweep's time grows more slowly than its multiplications at these
-# sizes, where much of it goes into calling, gathering and moving; rows shorter than $d$ are spared the $d^3$.
+# The catalogue drops out of one listener's step, as derived. Where a sweep's time grows more slowly than its
+# multiplications, much of it still goes into calling, gathering and moving, as at these small sizes.
 #
 # ### Against the library that people use
 #
