@@ -120,7 +120,7 @@ LAM = 5.0                           # weight of the penalty
 MU = 0.38                           # how far a film's true mean lies from MEAN, typically …
 SIGMA = 0.87                        # … and how far a single rating lies from its film's mean
 DRAWS = 200_000                     # simulated samples
-TARGET = "43"                       # the notebook whose reading path is shown
+TARGET = "44"                       # the notebook whose reading path is shown
 
 # %% [markdown]
 # ## 1. The loop, once around
@@ -701,6 +701,7 @@ interact(show_path, no=Dropdown(options=titles, value=TARGET, description="noteb
 # | `make fresh NB=43` | a fresh copy of one notebook in `work/`; yours stays under a dated name |
 # | `make pdf NB=43` | prints a page into `build/pdf/`, every answer unfolded, nothing cut (needs Chromium) |
 # | `make full NB=43` | runs a copy with full-size parameters and real data into `build/full/`; `ARGS="-p DATA ml-100k"` sets one by hand |
+# | `make extras` | adds what single sections can do without: PySpark, for Spark in notebook 44 (500 MB, needs Java 17) |
 # | `make help` | the others, which are for contributors |
 #
 # `test`, `pdf` and `full` work on the course's own pages, not on your copies in `work/`; `make full` also notes
