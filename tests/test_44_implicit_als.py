@@ -176,9 +176,9 @@ def test_blocks_of_any_size_give_the_same_half_step(nb):
     penalty = torch.full((6,), 0.8, dtype=torch.float64)
     fits = [nb["half_step"](nb["padded_rows"](S, c, 3, room), penalty, Y, True) for room in (1, 12, 30, 400_000)]
     assert all(torch.allclose(x, fits[0], atol=1e-12) for x in fits)
-    for rows, items, c in nb["padded_rows"](S, c, 3, room=12):
-        assert items.shape == c.shape and (len(rows) == 1 or items.numel() * 3 <= 12)
-        assert (c[items == 6] == 1).all()
+    for rows, items, weight in nb["padded_rows"](S, c, 3, room=12):
+        assert items.shape == weight.shape and (len(rows) == 1 or items.numel() * 3 <= 12)
+        assert (weight[items == 6] == 1).all()
 
 
 def test_long_rows_and_short_rows_of_many_lengths(nb):

@@ -1636,7 +1636,7 @@ def fold_in(model, played, alpha, lam, plays=None, biases=False, confidence="con
 
     Settings as of the fit. No clicks: the answer to silence (0 without biases). ValueError: ids.
     """
-    played, (m, d) = torch.as_tensor(played).reshape(-1), model.Q.shape
+    played, m = torch.as_tensor(played).reshape(-1), len(model.Q)
     plays = np.ones(len(played)) if plays is None else np.asarray(plays, dtype=float).reshape(-1)
     is_id = not played.is_floating_point() and played.dtype != torch.bool
     if len(played) != len(plays) or len(played) and not (is_id and played.min() >= 0
