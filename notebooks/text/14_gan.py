@@ -1647,10 +1647,10 @@ interact(draw_moment, axes=fixed(None),
 # %% [markdown]
 # ## 8. Digits
 #
-# The same loop on 4,000 handwritten digits: 784 pixels as one vector, a sigmoid behind the generator so that
-# pixels lie between 0 and 1, batch normalisation in the generator, R1 with $\gamma=3$. Pictures come from
-# **averaged weights**, an exponential mean over the last hundred steps or so: players who circle have a
-# better mean than any one of their positions.
+# The same loop on 4,000 handwritten digits: 784 pixels as one vector, a sigmoid behind the generator so
+# that pixels lie between 0 and 1, batch normalisation in the generator, R1 with $\gamma=3$. Pictures come
+# from **averaged weights**, an exponential mean over the last hundred steps or so, because the mean of a
+# circle (section 6) is its centre.
 
 # %%
 def train_digit_gan(n_steps, gamma=3.0, d_z=32, d_hidden=256, batch=64, seed=0):
@@ -2124,7 +2124,7 @@ def against_pacgan(name, way, n_steps, n_seeds):
     return [mode_coverage(x, centres, sd) for x in samples]
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-whole_grids = 0
+r1_on_grid = []
 for name, way in [(name, way) for name in TABLES for way in WAYS] if PACGAN_STEPS else []:
     found = against_pacgan(name, way, PACGAN_STEPS, PACGAN_SEEDS)
     for key, values in (("modes", [c.n_modes for c in found]),
@@ -2135,12 +2135,16 @@ for name, way in [(name, way) for name in TABLES for way in WAYS] if PACGAN_STEP
             measured(f"{name}_{way}_{key}", np.mean(values), np.std(values, ddof=1) or None)
     print(name, way, [c.n_modes for c in found])
     if (name, way) == ("grid", "r1"):
-        whole_grids = sum(c.n_modes == 25 for c in found)
+        r1_on_grid = found
 
 # %% tags=["nbval-ignore-output"]
 if PACGAN_STEPS:
     claim("R1 finds all 25 modes of the grid in at least nine of ten seeds",
-          whole_grids / PACGAN_SEEDS, above=0.85, trivial=0.0)
+          np.mean([c.n_modes == 25 for c in r1_on_grid]), above=0.85, trivial=0.0)
+    claim("and 90 % of its samples are of high quality (a perfect sampler: 98.9 %)",
+          np.mean([c.high_quality for c in r1_on_grid]), above=0.9, trivial=0.0)
+    claim("with a reverse KL below 0.03; one lost mode alone would make it 0.041",
+          np.mean([c.reverse_kl for c in r1_on_grid]), below=0.03, trivial=math.log(25 / 24))
 
 # %% [markdown]
 # Digits, on MNIST's own 10,000 test digits, in the same features: real training digits are
