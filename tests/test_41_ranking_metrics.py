@@ -357,6 +357,19 @@ def test_top_lists_never_shows_what_must_not_be_shown_and_breaks_ties_at_every_s
         nb["top_lists"](d(1, NAN)[None], 1)
 
 
+def test_top_lists_of_any_number_of_users_in_any_shape(nb):
+    scores = torch.rand(2, 3, 40, generator=torch.Generator().manual_seed(0)).double()
+    scores[..., :30] = -INF                          # ten may be shown
+    scores[1, 2, 30:37] = -INF                       # here three
+    lists = nb["top_lists"](scores, 5)
+    assert lists.shape == (2, 3, 5) and lists[1, 2, 3:].tolist() == [-1, -1]
+    for i in range(2):
+        for j in range(3):
+            assert torch.equal(lists[i, j], nb["top_lists"](scores[i, j], 5))
+            real = lists[i, j][lists[i, j] >= 0]
+            assert torch.equal(real, scores[i, j].argsort(descending=True)[:len(real)])
+
+
 def test_splits_of_arrays_of_nothing_and_without_times(nb):
     arrays = Ratings(np.array([0, 0, 1]), np.arange(3), np.ones(3), np.array([1, 2, 3]), 4, 3)
     assert nb["leave_one_out"](arrays)[1].item.tolist() == [1] and nb["time_split"](arrays, 0.5)[1].item.tolist() == [1, 2]
