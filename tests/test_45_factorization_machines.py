@@ -351,6 +351,7 @@ MUTANTS = [
     ("size = members.sum(0) + 1 ", "size = members.sum(0) ", "45.14"),
     ("from_draws - apart.var(0).mean()", "from_draws + apart.var(0).mean()", "45.15"),
     ("y_draws = a_draws + np.random", "y_draws = 0 * a_draws + np.random", "45.16"),
+    ("/ np.sqrt(loose.alphas)", "/ np.sqrt(np.mean(loose.alphas))", "45.16"),
     ('mf = 3.1 + b_u[u] + b_i[i] + torch.einsum("nf,nf->n", P[u], Q[i])', 'mf = 3.1 + b_u[u] - b_i[i] + torch.einsum("nf,nf->n", P[u], Q[i])', "45.17"),
     ('three = b_t[t] + torch.einsum("nf,nf->n", P[u] + Q[i], T[t])', 'three = b_t[t] + torch.einsum("nf,nf->n", P[u], T[t])', "45.18"),
     ("pad(Q, (d, 0)), torch", "pad(Q, (0, d)), torch", "45.18"),
