@@ -31,7 +31,7 @@
 # **Prerequisites**: [43 latent factors](43_latent_factors.ipynb), least squares, the normal distribution,
 # Bayes' rule. How the pages work: [00 start here](00_start_here.ipynb).
 #
-# **Reading** 75 min + exercises 55 min · **Time** 50 s on 2 CPU cores · **Memory** 0.7 GB · **Data** simulated ratings with a known truth (full run: MovieLens 100K) · **Exam questions** 66, 67, 68
+# **Reading** 75 min + exercises 55 min · **Time** 60 s on 2 CPU cores · **Memory** 0.7 GB · **Data** simulated ratings with a known truth (full run: MovieLens 100K) · **Exam questions** 66, 67, 68
 #
 # **Exam route** question 66 → sections 1–3 (20 min) · question 67 → sections 4 (first half) and 5 (30 min) · question 68 → section 7, E137–E140 (25 min)
 #
