@@ -105,7 +105,6 @@ from torch.nn.functional import one_hot, pad
 from helpers import measured
 
 PAGE = "41"
-WIDE = {"style": {"description_width": "initial"}, "layout": {"width": "32em"}}
 
 # %% tags=["parameters", "hide-input"]
 DATA = "bundled"          # or "ml-100k"
@@ -125,6 +124,7 @@ COST_ITEMS = 1_000
 # hand to say which list is better?
 
 # %% tags=["hide-input"]
+WIDE = {"style": {"description_width": "initial"}, "layout": {"width": "32em"}}
 FILMS = {"Orbit": 3.0, "Colony": 2.0, "Kiss": 0.0, "Balcony": 1.0, "Duel": 0.0, "Harbour": 0.0}
 LISTS = {"first recommender": ["Colony", "Kiss", "Orbit", "Balcony", "Duel", "Harbour"],
          "second recommender": ["Duel", "Harbour", "Balcony", "Kiss", "Colony", "Orbit"]}
@@ -343,7 +343,7 @@ def rating_errors(r, a):
     mse = (error**2).mean()
     return mse, mse.sqrt(), error.abs().mean()
 
-# %%
+
 r_test, a_test = 1 + 4 * uniform(500, seed=1), 1 + 4 * uniform(500, seed=2)
 judges = sk.mean_squared_error, sk.root_mean_squared_error, sk.mean_absolute_error
 check("41.2", "MSE, RMSE and MAE are scikit-learn's", torch.stack(rating_errors(r_test, a_test)),
@@ -378,8 +378,7 @@ check("41.3", "for even N every point between the middle two does", even, [6] * 
 fig, axes = plt.subplots(1, 2, figsize=(8.2, 2.6))
 for ax, name, error, unit in ((axes[0], "MSE", (distance**2).mean(0), "stars²"),
                               (axes[1], "MAE", distance.mean(0), "stars")):
-    ax.plot(guess, error)
-    ax.plot(guess[error.argmin()], error.min(), "ko")
+    ax.plot(guess, error, "-", guess[error.argmin()], error.min(), "ko")
     ax.set(xlabel="one prediction $a$ for all nine, stars", ylabel=f"{name}, {unit}",
            title=f"{name} is smallest at a = {guess[error.argmin()]:.2f}")
 plt.show()
@@ -572,16 +571,10 @@ check("41.6", "pairs: scikit-learn's AUC", by_pairs, [sk.roc_auc_score(*r) for r
 check("41.7", "the rank formula is the Mann–Whitney U over m(n − m)", roc_auc(rel, sc),
       [stats.mannwhitneyu(s[r > 0], s[r == 0]).statistic / ((r > 0).sum() * (r == 0).sum())
        for r, s in rows], atol=1e-12)
-
-# %% [markdown]
-# The name comes from a curve: lower the threshold and plot the share of relevant items above it against the
-# share of irrelevant ones. Each irrelevant item adds a column whose height is the share of relevant items
-# above it, so the area is the share of pairs in the right order. Tied items pass the threshold together: a
-# slanted step, under which half of their pairs lie.
-
-# %%
 fpr, tpr, _ = sk.roc_curve(*rows[0], drop_intermediate=False)
 check("41.6", "area under the ROC curve by trapezoids", sk.auc(fpr, tpr), by_pairs[0], atol=1e-12)
+
+# %%
 fig, ax = plt.subplots(figsize=(4.4, 3.2))
 ax.plot(fpr, tpr, marker="o", label=f"eight scores, AUC {by_pairs[0]:.2f}")
 ax.plot([0, 1], [0, 1], color="grey", label="on average at random: 0.50")
@@ -590,8 +583,12 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# (The scores here are random numbers with eight values, hence the slanted steps.) AUC weighs all $n$
-# positions alike, although the user sees the first $k$: section 8 returns to this.
+# The name comes from a curve: lower the threshold and plot the share of relevant items above it against
+# the share of irrelevant ones. Each irrelevant item adds a column whose height is the share of relevant
+# items above it, so the area is the share of pairs in the right order. Tied items pass the threshold
+# together: a slanted step, under which half of their pairs lie (the scores here are random numbers with
+# eight values). AUC weighs all $n$ positions alike, although the user sees the first $k$: section 8 returns
+# to this.
 #
 # ## 5. Lists: what stands at the top
 #
@@ -785,9 +782,8 @@ def ndcg_loop(ranked, k, gain="exp"):
     return dcg_loop(ranked, k, gain) / ideal if ideal else math.nan
 
 # %%
-# scikit-learn has g(r) = r only; fed with 2^r - 1 it judges the other gain
 grades, values = host(rel), host(sc)
-GAINS = {"linear": grades, "exp": 2**grades - 1}
+GAINS = {"linear": grades, "exp": 2**grades - 1}  # scikit-learn knows g(r) = r: feed it 2^r - 1
 check("41.11", "DCG@5 with both gains is scikit-learn's mean",
       [np.mean(each(dcg_loop, 5, gain)) for gain in GAINS],
       [sk.dcg_score(fed, values, k=5) for fed in GAINS.values()], rtol=1e-12)
@@ -796,8 +792,15 @@ check("41.13", "nDCG@5 as well", [np.mean(each(ndcg_loop, 5, gain)) for gain in 
 
 # %% [markdown]
 # **By hand**, the first recommender's list of section 1, $r=(2,0,3,1,0,0)$ at $k=3$. DCG is $3+0+7/2$ with
-# the exponential gain and $2+0+3/2$ with the linear one; the ideal list starts $(3,2,1)$. Below it: brute
-# force over all 720 orders of a list of six.
+# the exponential gain and $2+0+3/2$ with the linear one; the ideal list starts $(3,2,1)$. (Checked
+# below, and with it the exchange argument: brute force over all 720 orders of a list of six.)
+#
+# **What the base of the logarithm does.** $\log_\nu x=\log_2x/\log_2\nu$, so every discount is multiplied
+# by $\log_2\nu$ and with it DCG and IDCG:
+#
+# $$\mathrm{DCG}^{\text{base }\nu}=\log_2\nu\cdot\mathrm{DCG}^{\text{base }2},\qquad \mathrm{nDCG}^{\text{base }\nu}=\mathrm{nDCG}^{\text{base }2}. \tag{41.14}$$
+#
+# The gain is not a common factor: it changes nDCG, and can change which of two lists is better.
 
 # %%
 by_hand = [2, 0, 3, 1, 0, 0]
@@ -808,8 +811,6 @@ check("41.11", "DCG 6.5 with the exponential gain, 3.5 with the linear one",
       [dcg_loop(by_hand, 3, gain) for gain in ("exp", "linear")], [6.5, 3.5])
 check("41.13", "nDCG .692 and .735", [ndcg_loop(by_hand, 3, gain) for gain in ("exp", "linear")],
       [0.692, 0.735], atol=5e-4)
-
-# %%
 graded = [3, 0, 2, 0, 1, 2]
 all_orders = list(permutations(graded))
 swapped = [2, 0, 3, 0, 1, 2]  # a 2 above the 3
@@ -823,14 +824,6 @@ check("41.12", "an item from below k: d(p') = 0",
 check("41.13", "at every k the best of all orders is the sorted one",
       [dcg_loop(sorted(graded)[::-1], k) for k in range(1, 7)],
       [max(dcg_loop(x, k) for x in all_orders) for k in range(1, 7)])
-
-# %% [markdown]
-# **What the base of the logarithm does.** $\log_\nu x=\log_2x/\log_2\nu$, so every discount is multiplied
-# by $\log_2\nu$ and with it DCG and IDCG:
-#
-# $$\mathrm{DCG}^{\text{base }\nu}=\log_2\nu\cdot\mathrm{DCG}^{\text{base }2},\qquad \mathrm{nDCG}^{\text{base }\nu}=\mathrm{nDCG}^{\text{base }2}. \tag{41.14}$$
-#
-# The gain is not a common factor: it changes nDCG, and can change which of two lists is better.
 
 # %%
 two, natural = (sk.dcg_score(grades, values, k=5, log_base=b) for b in (2, math.e))
@@ -918,8 +911,6 @@ check("41.15", "hitrate, all orders", [random_hitrate(6, 4, k) for k in ks],
       over_all_orders(hitrate_loop), atol=1e-12)
 check("41.16", "precision is m/n", [4 / 6] * 6, over_all_orders(precision_loop), atol=1e-12)
 check("41.16", "recall is k/n", [k / 6 for k in ks], over_all_orders(recall_loop), atol=1e-12)
-
-# %%
 check("41.17", "RR, all orders", [random_reciprocal_rank(6, 4, k) for k in ks],
       over_all_orders(reciprocal_rank_loop), atol=1e-12)
 check("41.18", "AP, all orders", [random_average_precision(6, 4, k) for k in ks],
@@ -1099,11 +1090,6 @@ def ndcg_at_k(relevance, scores, k, gain="exp"):
     ideal = (best / torch.log2(positions(k, scores) + 1)).sum(-1)
     return (dcg_at_k(relevance, scores.double(), k, gain) / ideal).to(scores.dtype)
 
-# %% [markdown]
-# **The judge for ties** shares no line with them: list every order of the items that the scores allow,
-# apply the loop version, average. Twelve users, five items, at most three different scores; one user likes
-# everything, one has all items tied, one has items at $-\infty$.
-
 # %% tags=["hide-input"]
 def over_tie_orders(metric, relevance, scores, k):
     """Mean of metric(ranked, k) over all orders in which the scores do not increase; n <= 6."""
@@ -1131,6 +1117,7 @@ def listed(metric, *rest):
             for r, s in zip(rel_5.tolist(), tied.tolist())]
 
 # %%
+# the judge: every order of the items that the scores allow, the loop version, averaged
 check("41.20", "precision with ties", batched(precision_at_k), listed(precision_loop), atol=1e-12)
 check("41.20", "recall with ties", batched(recall_at_k), listed(recall_loop), atol=1e-12)
 check("41.21", "AP with ties", batched(average_precision_at_k), listed(average_precision_loop),
@@ -1144,6 +1131,16 @@ for gain in ("exp", "linear"):
           batched(dcg_at_k, gain), listed(dcg_loop, gain), atol=1e-12)
     check("41.13", f"nDCG with ties, {gain} gain",
           batched(ndcg_at_k, gain), listed(ndcg_loop, gain), atol=1e-12)
+
+# %%
+finite_scores = tied.clamp(min=-9)
+check("41.20", "scikit-learn averages tied DCG the same way",
+      dcg_at_k(rel_5, finite_scores, 3, "linear").mean(),
+      sk.dcg_score(host(rel_5), host(finite_scores), k=3), rtol=1e-12)
+pair = average_precision_at_k([1, 0], [0.5, 0.5], 2)
+check("41.21", "one relevant of two tied items: the mean of 1 and 1/2, not scikit-learn's 1/2",
+      [float(pair), sk.average_precision_score([1, 0], [0.5, 0.5])], [0.75, 0.5])
+
 
 # %% [markdown]
 # **A list under your hands.** The six films again. Drag a score: the list re-sorts, equal scores share
@@ -1192,17 +1189,7 @@ interact(draw_list, **{x: IntSlider(v, 0, 10, description=f"score of {film}", **
 # scikit-learn's `dcg_score` averages ties in the same way; its `average_precision_score` does **not**: it
 # treats a tied group as one threshold, and precision there is that of the whole group. Truncated AP, RR and
 # hitrate with several relevant items have no counterpart there.
-
-# %%
-finite_scores = tied.clamp(min=-9)
-check("41.20", "scikit-learn averages tied DCG the same way",
-      dcg_at_k(rel_5, finite_scores, 3, "linear").mean(),
-      sk.dcg_score(host(rel_5), host(finite_scores), k=3), rtol=1e-12)
-pair = average_precision_at_k([1, 0], [0.5, 0.5], 2)
-check("41.21", "one relevant of two tied items: the mean of 1 and 1/2, not scikit-learn's 1/2",
-      [float(pair), sk.average_precision_score([1, 0], [0.5, 0.5])], [0.75, 0.5])
-
-# %% [markdown]
+#
 # A constant score is a random order, so the batched functions must return section 6 exactly. And real
 # random orders must scatter around it: a z-score, the distance in standard errors of the simulated mean,
 # under 4 for every metric, while the values of neighbouring cases ($k\pm1$; for RR, which saturates in $k$,
@@ -1254,7 +1241,7 @@ def mean_over_users(values):
     values = as_tensor(values).double()
     return values.nanmean(), int(values.isnan().sum())
 
-# %%
+
 rel_3 = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 1, 1]])  # user 1 likes nothing
 sc_3 = torch.tensor([[3.0, 2, 1]] * 3)
 METRICS = (hitrate_at_k, precision_at_k, dcg_at_k, recall_at_k, average_precision_at_k,
@@ -1262,8 +1249,6 @@ METRICS = (hitrate_at_k, precision_at_k, dcg_at_k, recall_at_k, average_precisio
 undefined = {f.__name__: mean_over_users(f(rel_3, sc_3, 2)) for f in METRICS}
 for name, (mean, missing) in undefined.items():
     print(f"{name:24s} mean {mean:.3f}   undefined for {missing}")
-
-# %%
 check("41.8", "hitrate counts user 1 as a miss", undefined["hitrate_at_k"][0], 2 / 3, atol=1e-6)
 check("41.9", "recall: the mean over the other two", undefined["recall_at_k"][0], (1 + 1 / 2) / 2)
 check("41.13", "scikit-learn says 0 for the nDCG of user 1 and 1 for the (label ranking) AP",
@@ -1593,7 +1578,6 @@ def serendipity(relevance, author, counts):
 # %% tags=["hide-input"]
 author = genre.argmax(-1)  # (n_items,): items have no authors, the first genre plays the part
 counts = torch.stack([(watched & (author == v)).sum(-1) for v in range(genre.shape[1])], -1)
-likes = (uniform(50, 10, seed=13) > 0.5).double()
 by_counter = []
 for row, items in zip(host(watched), host(tens)):
     library = Counter(host(author)[row].tolist())
@@ -1601,6 +1585,7 @@ for row, items in zip(host(watched), host(tens)):
     by_counter.append([(1 + most - library[v]) / (1 + most) for v in host(author)[items]])
 
 # %%
+likes = (uniform(50, 10, seed=13) > 0.5).double()
 check("41.27", "surprise by hand counts", surprise(author[tens], counts), by_counter, atol=1e-12)
 check("41.28", "liked items only", serendipity(likes, author[tens], counts),
       (host(likes) * by_counter).sum(1) / 10, atol=1e-12)
@@ -1792,15 +1777,11 @@ splits = {"random": random_split(ratings, 0.8, seed=14), "by events": event_spli
           "leave-one-out": leave_one_out(ratings), "by time": time_split(ratings, 0.8)}
 ids = {name: [torch.stack([part.user, part.item], 1) for part in parts]
        for name, parts in splits.items()}
-
-# %%
 by_user = pd.DataFrame({"user": host(ratings.user), "item": host(ratings.item),
                         "time": host(ratings.time)}).sort_values("time", kind="stable")
 lasts = by_user.groupby("user").tail(1).sort_index()
 lasts = lasts[by_user.groupby("user").size()[lasts.user].to_numpy() > 1]
 claim("leave-one-out hides pandas' last rows", ids["leave-one-out"][1], lasts[["user", "item"]])
-
-# %%
 place = by_user.groupby("user").cumcount().sort_index().to_numpy()
 length = by_user.groupby("user")["time"].transform("size").sort_index().to_numpy()
 everything = torch.stack([ratings.user, ratings.item], 1)
@@ -1811,6 +1792,7 @@ claim("by time and at random 80% train",
       atol=0.01)
 claim("every split keeps every rating once",
       [len(torch.cat(parts).unique(dim=0)) for parts in ids.values()], [len(ratings)] * 4)
+
 
 # %% [markdown]
 # **How much future does the model see?** Over all pairs of a training and a test rating, the share in which
@@ -1831,14 +1813,12 @@ def future_share(train, test):
     below, upto = torch.searchsorted(times, at), torch.searchsorted(times, at, right=True)
     return 1 - (below + upto).double().mean() / (2 * len(times))
 
-# %%
+
 few, rest = ratings[::97], ratings[1::101]
 later, same = few.time[:, None] > rest.time, few.time[:, None] == rest.time
 check("41.30", "the share by listing all pairs", future_share(few, rest),
       (later.double() + same.double() / 2).mean(), atol=1e-12)
 check("41.30", "by time: none", future_share(*splits["by time"]), 0.0)
-
-# %%
 sizes = [len(part) for part in splits["random"]]
 spread = math.sqrt((len(ratings) + 1) / (12 * math.prod(sizes)))  # Mann-Whitney, no ties
 z = abs(float(future_share(*splits["random"])) - 0.5) / spread
@@ -2194,8 +2174,7 @@ clouds = {((-2, 0.5), (0.4, -1), (-1, -0.2)): True, ((1, 0), (-1, 0)): False, ((
           ((-1, 0.5), (1, -0.7)): True, ((-1, -0.1), (0.1, -1)): True, ((-0.1, 5), (-1, -1)): True}
 exercise("41.F", my_weights_exist, [((list(c),), answer) for c, answer in clouds.items()],
          mistakes={"you allowed positive weights only": lambda c: any(
-                       all(a * x + b * y < 0 for x, y in c)
-                       for a, b in host(uniform(4000, 2, seed=35))),
+             all(a * x + b * y < 0 for x, y in c) for a, b in host(uniform(4000, 2, seed=35))),
                    "you forgot the gap across the angle ±π":
                    lambda c: _largest_gap(c, False) > math.pi + 1e-9,
                    "you looked for opposite pairs only": lambda c: not any(
@@ -2280,8 +2259,7 @@ print(f"weights exist in {sum(m > 1e-9 for m in margins)} of the ten")
 fig, ax = plt.subplots(figsize=(4.8, 3.4))
 ax.scatter(two[:, 0].numpy(), two[:, 1].numpy(), marker="v", s=50, label=r"degradations $\Delta_e$")
 ax.annotate("$w$", xy=(0, 0), xytext=w_two.tolist(), arrowprops={"arrowstyle": "<-", "lw": 2})
-ax.axline((0, 0), (float(w_two[1]), -float(w_two[0])), ls="--", color="grey",
-          label=r"$w^\top\Delta=0$")
+ax.axline((0, 0), (float(w_two[1]), -float(w_two[0])), ls="--", c="grey", label=r"$w^\top\Delta=0$")
 ax.set(xlabel="change of metric 1", ylabel="change of metric 2", xlim=(-2.4, 1.6), ylim=(-1.4, 1.6))
 ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
@@ -2314,15 +2292,12 @@ def share_with_weights(deltas):
     """1.0 for each of many (E, J) tables that admits weights, else 0. (draws, E, J) -> (draws,)."""
     return torch.tensor([degradation_weights(d)[1] > 1e-9 for d in deltas]).double()
 
-# %%
+
 independent = share_with_weights(normal(300, 8, 4, seed=31))
 z = [abs(z_score(independent, weights_by_chance(E, 4))) for E in (8, 7, 9)]
-
-# %%
 check("41.35", "E = 8, J = 4: |z| < 4", z[0], below=4)
 check("41.35", "E = 7 and E = 9 are refuted", z[1:], above=4)
-check("41.35", "1 up to E = J, 1/2 at E = 2J", [weights_by_chance(E, 4) for E in (2, 4, 8)],
-      [1, 1, 0.5])
+check("41.35", "1 for E ≤ J, 1/2 at 2J", [weights_by_chance(E, 4) for E in (2, 4, 8)], [1, 1, 0.5])
 copies = normal(300, 2, 4, seed=32).repeat(1, 4, 1) + 0.1 * normal(300, 8, 4, seed=34)
 print(f"eight changes that are two, measured four times each: weights in "
       f"{share_with_weights(copies).mean():.0%} of the draws, not in {weights_by_chance(8, 4):.0%}")
@@ -2429,9 +2404,9 @@ claim("with all five in the fit the sum falls in each by the margin", deltas @ w
 check("41.34", "the dual programme agrees", margin, mixture_norm(deltas), rtol=1e-6, atol=1e-9)
 left_out = [float(deltas[e] @ degradation_weights(deltas[[o for o in range(5) if o != e]])[0])
             for e in range(5)]
-without = [degradation_weights(deltas[:, [o for o in range(5) if o != j]])[1] for j in range(5)]
 
 # %% tags=["nbval-ignore-output"]
+without = [degradation_weights(deltas[:, [o for o in range(5) if o != j]])[1] for j in range(5)]
 print(pd.DataFrame({"change of the sum when left out of the fit, %": left_out},
                    index=table.index[1:]).round(1).to_string(), "\n")
 gap = (ndcg_at_k(relevant, ranked_by["popular only"], 10)
@@ -2499,7 +2474,8 @@ if DRAWS >= 10_000:
 
 # %% [markdown]
 # **Predict.** The chance of a sampled hit against the true position among 1,000 items. Where does it stay
-# at 1, and how far from the grey step of the exact metric?
+# at 1, and how far from the grey step of the exact metric? (Below the
+# figure: two recommenders whose order turns round.)
 
 # %% tags=["hide-input"]
 def draw_sampled(s=99, k=10, ax=None):
@@ -2524,11 +2500,9 @@ interact(draw_sampled, s=SelectionSlider(options=[1, 2, 5, 10, 20, 50, 99, 200, 
                                          value=99, description="sampled opponents s", **WIDE),
          k=IntSlider(10, 1, 20, description="length of the list k", **WIDE), ax=fixed(None));
 
-# %% [markdown]
-# The order of two recommenders can turn round. Among $n=10{,}000$ items A always ranks the right item 60th;
-# B ranks it first for three users in ten and 2,000th for the others. Only B ever puts it into a top ten.
-
 # %%
+# n = 10,000: A always ranks the right item 60th; B ranks it first for three users in ten and
+# 2,000th for the others, so only B ever puts it into a top ten
 exact = {"A": 0.0, "B": 0.3}
 by_99 = {"A": sampled_hitrate(60, 10_000, 99, 10),
          "B": 0.3 + 0.7 * sampled_hitrate(2000, 10_000, 99, 10)}
@@ -2538,10 +2512,14 @@ print(f"hitrate@10, 99 opponents: A {by_99['A']:.2f}   B {by_99['B']:.2f}")
 # %% [markdown]
 # ## Where the notes slip
 #
-# ### E29 · the list is sorted upside down
+# ### E29, E30 · the list is sorted upside down; DCG without base and gain
 #
 # One set of the notes sorts the items by *increasing* score before taking the first $k$ (the other has it
-# right). For a perfect model, $a=r$, that list is the worst of all:
+# right). For a perfect model, $a=r$, that list is the worst of all.
+#
+# Both sets write $d(p)=1/\log(p+1)$ without a base and leave the gain open. DCG is then not a number; nDCG
+# forgives the base (41.14), not the gain. For $r=(2,3,0,1)$: the DCG of its ideal list in two bases, then
+# the nDCG with both gains.
 
 # %%
 r = [3, 2, 0, 1]
@@ -2550,17 +2528,6 @@ worst = min(ndcg_loop(list(x), 4, "linear") for x in permutations(r))
 check("41.13", "E29: descending order gives a perfect model nDCG 1", descending, 1.0)
 check("41.13", "E29: ascending order gives it the minimum of all orders", ascending, worst)
 print(f"ascending: {ascending:.3f}")
-
-# %% [markdown]
-# Right: sort by **decreasing** $a_{ui}$, show the first $k$.
-#
-# ### E30 · DCG without base and gain
-#
-# Both notes write $d(p)=1/\log(p+1)$ without a base and leave the gain open. DCG is then not a number; nDCG
-# forgives the base (41.14), not the gain. For $r=(2,3,0,1)$, the DCG of its ideal list in two bases, then
-# the nDCG with both gains:
-
-# %%
 best_list = [3, 2, 1, 0]
 for base, log in (("2", math.log2), ("e", math.log)):
     print(f"DCG of {best_list} in base {base}:",
@@ -2570,7 +2537,8 @@ check("41.13", "E30: nDCG .908 with the linear, .835 with the exponential gain",
       [0.908, 0.835], atol=1e-3)
 
 # %% [markdown]
-# Right: base 2 is the convention; state the gain ($2^r-1$ or $r$) with every number.
+# Right: sort by **decreasing** $a_{ui}$, show the first $k$; base 2 is the convention, and the gain ($2^r-1$
+# or $r$) is stated with every number.
 #
 # ### E31 · "similarity" and "serendipity"
 #
@@ -2584,8 +2552,7 @@ check("41.27", "E31: it grows as the author gets less familiar: a dissimilarity"
       unexpected, [1 / 6, 4 / 6, 1], atol=1e-12)
 check("41.28", "E31: two surprises, one disliked: serendipity 1/2",
       serendipity([1.0, 0.0], [2, 2], fans), 0.5)
-print("read with C_B as the size of B, the favourite author would get",
-      round((1 + 7 - 5) / (1 + 7), 3))
+print("with C_B as the size of B the favourite author would get", round((1 + 7 - 5) / (1 + 7), 3))
 
 # %% [markdown]
 # Right: $\mathrm{unexp}(b,B)$ is a **dis**similarity, the unexpected half; serendipity is unexpected
@@ -2604,7 +2571,10 @@ print("read with C_B as the size of B, the favourite author would get",
 # Finding the $k$ best of $n$ scores needs one pass, $O(n)$ (selection), and $O(k\log k)$ to sort them; the
 # group at the border is counted in another pass. So a top-$k$ metric costs $O(n+k\log k)$ per user, against
 # $O(n\log n)$ for a full sort, and $O(nN_U)$ memory for the scores of $N_U$ users. IDCG is one more
-# selection. First the proof that the fast versions are right at full size:
+# selection. Selection replaces the sort when $k\ll n$; for $k=n$
+# both have to sort everything. (scikit-learn's AUC with `average="samples"` loops over the users inside.)
+# First the proof that the fast versions are right at full size, then the times, and their growth with $n$
+# for 16 users:
 
 # %%
 big_sc = uniform(COST_USERS, COST_ITEMS, seed=41)
@@ -2639,11 +2609,6 @@ speed = compare_speed({
     "AUC, 100 users, sklearn": auc_per_user})
 speed
 
-# %% [markdown]
-# Selection replaces the sort when $k\ll n$; for $k=n$ both have to sort everything. scikit-learn's AUC with
-# `average="samples"` loops over the users inside. How the time grows with the number of candidates, for 16
-# users:
-
 # %% tags=["nbval-ignore-output"]
 sizes = [8_000, 32_000, 128_000]
 wide_rel = (5 * uniform(16, sizes[-1], seed=43) ** 8).floor()
@@ -2651,8 +2616,7 @@ wide_sc = uniform(16, sizes[-1], seed=44)
 for k in (10, 1000):
     t = [timed(ndcg_at_k, wide_rel[:, :n], wide_sc[:, :n], k) for n in sizes]
     slope = np.polyfit(np.log(sizes), np.log(t), 1)[0]
-    print(f"k = {k:4d}: {1e3 * t[-1]:.0f} ms at n = {sizes[-1]:,}; time grows like n^{slope:.2f} "
-          f"(linear: 1)")
+    print(f"k = {k:4d}: {1e3 * t[-1]:.0f} ms at n = {sizes[-1]:,}; time ~ n^{slope:.2f} (linear 1)")
 
 # %% [markdown]
 # ## Break it
