@@ -35,14 +35,15 @@ def checks(program):
 
 def needed(program, targets):
     """The statements that the target statements depend on, themselves included, in order: a static slice."""
-    last = max(program.index(t) for t in targets)
+    last, fixed = max(program.index(t) for t in targets), never_changed(program)
     names, chosen, before = set(), {id(t) for t in targets}, -1
+    bound = {id(node): binds(node, fixed) | (uses(node) - fixed if trains(node) else set()) for node in program[:last + 1]}
     for t in targets:
         names |= uses(t)
     while before != len(chosen):
         before = len(chosen)
         for node in program[:last + 1]:
-            if id(node) not in chosen and (binds(node) & names or is_setup(node) or trains(node)):
+            if id(node) not in chosen and (bound[id(node)] & names or is_setup(node)):
                 chosen.add(id(node))
                 names |= uses(node)
     return [node for node in program[:last + 1] if id(node) in chosen]
@@ -53,8 +54,15 @@ def is_setup(node):
     return "sys.path.insert" in source or source.startswith("torch.set_default_dtype")
 
 
+def never_changed(program):
+    """Names that no method call and no training changes: what is imported or defined, constants, the device."""
+    made = (binds(node) for node in program if is_definition(node) or isinstance(node, (ast.Import, ast.ImportFrom))
+            or (isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)))
+    return {"device"}.union(*made)
+
+
 def trains(node):
-    """Does this statement take optimiser steps? They change what no name in it shows, so slices always keep it."""
+    """Does this statement take optimiser steps? They change what no name in it shows: whatever it reads may change."""
     return not is_definition(node) and any(isinstance(c, ast.Call) and getattr(c.func, "attr", "") in ("step", "backward")
                                            for c in ast.walk(node))
 
@@ -81,8 +89,8 @@ def uses(node):
     return set().union(*(uses(child) for child in ast.iter_child_nodes(node)))
 
 
-def binds(node):
-    """Names that a statement binds or changes in place."""
+def binds(node, fixed=frozenset()):
+    """Names that a statement binds or changes in place. Methods change nothing named in `fixed`: `torch.rand(3).double()`."""
     if is_definition(node):
         return {node.name}
     if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -92,7 +100,7 @@ def binds(node):
     names |= {n.name for n in ast.walk(node) if is_definition(n)}
     for call in (n for n in ast.walk(node) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
         if call.func.attr.endswith("_") or call.func.attr in CHANGES:
-            names.add(_base(call.func))
+            names |= {_base(call.func)} - fixed
     return names - {""}
 
 
@@ -154,7 +162,9 @@ class _Graph:
                 inside.setdefault(node.name, set()).update(used)
         self.reads = [self._closed(used, inside) for used in plain]
         drawn_from = set().union(*(binds(node) for node in program if _makes_generator(node)))
-        self.bound = [binds(node) | (used if trains(node) else used & drawn_from) for node, used in zip(program, plain)]
+        fixed = never_changed(program)
+        self.bound = [binds(node, fixed) | (used - fixed if trains(node) else used & drawn_from)
+                      for node, used in zip(program, plain)]
         self.last = {name: k for k, names in enumerate(self.bound) for name in names}
 
     @staticmethod

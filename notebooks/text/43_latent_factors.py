@@ -1043,8 +1043,9 @@ shared = (known_items.genre[busy].double() @ known_items.genre[busy].double().T)
 by_chance = float((shared.double().sum() - len(shared)) / (len(shared) * (len(shared) - 1)))
 share = float(shared[torch.arange(len(near)), near].double().mean())
 print(f"nearest neighbours share a genre in {share:.0%}, random pairs in {by_chance:.0%}")
-claim("nearest neighbours share a genre far more often than random pairs", share,
-      above=1.5 * by_chance, below=0.95, trivial=by_chance)
+error = (by_chance * (1 - by_chance) / len(near)) ** 0.5             # of a share of random pairs
+claim("nearest neighbours share a genre more often than random pairs, by 4 standard errors", share,
+      above=by_chance + 4 * error, below=0.95, trivial=by_chance)
 
 # %% [markdown]
 # So taste was found without labels. But the *axes* carry no names, because rotating the factors changes no
