@@ -285,12 +285,12 @@ def shown(value, error=None):
     if error:
         digits = max(0, -math.floor(math.log10(error)))
         return f"{value:.{digits}f} ± {error:.{digits}f}"
-    if float(value).is_integer() and abs(value) >= 100:
+    if float(value).is_integer():           # a count
         return f"{value:,.0f}"
     return f"{value:.{max(0, (3 if abs(value) < 1 else 4) - 1 - math.floor(math.log10(abs(value))))}f}" if value else "0"
 
 
-SPAN = re.compile(r"(<!--full:(\d\d)\.(\w+)-->)(.*?)(<!--/full-->)")
+SPAN = re.compile(r"(<!--full:(\d\d)\.([^<>]+?)-->)(.*?)(<!--/full-->)")
 
 
 def filled(source):

@@ -764,7 +764,7 @@ def wanted_packages(root):
 
 def import_name(name):
     """The module that a distribution is imported by: scikit-learn gives sklearn."""
-    known = {"scikit-learn": "sklearn", "scikit-image": "skimage"}
+    known = {"scikit-learn": "sklearn", "scikit-image": "skimage", "pot": "ot"}
     return known.get(name.lower(), name.lower().replace("-", "_"))
 
 

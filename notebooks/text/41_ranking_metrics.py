@@ -2428,7 +2428,7 @@ pd.DataFrame({"weight": w.numpy(), "falls in … of 5": (deltas < 0).sum(0).nump
 # *is* a degradation comes from outside the metrics: nDCG cannot tell "popular only" from kNN here (the
 # difference printed above is within its error), and recall leans towards it, perhaps because these
 # simulated users choose by popularity. On MovieLens 100K kNN has
-# nDCG@10 <!--full:41.ndcg_knn-->0.169<!--/full--> against <!--full:41.ndcg_popular-->0.098<!--/full--> for
+# nDCG@10 <!--full:41.ndcg_knn-->0.169<!--/full--> against <!--full:41.ndcg_popular-->0.0978<!--/full--> for
 # popularity.
 #
 # ## 12. ☆ Sampled metrics are other metrics
