@@ -1519,10 +1519,17 @@ by_hals = hals(train, D, LAM, n_sweeps=2 * N_SWEEPS)
 parts = hals(train, D, LAM, n_sweeps=N_SWEEPS, nonnegative=True)
 claim("HALS ends within 2 % of the objective of ALS", by_hals.history[-1],
       below=1.02 * model.history[-1], trivial=by_hals.history[0])
-claim("the non-negative model, without biases, predicts better than biases alone",
-      rmse(parts, test), below=0.95 * rmse(baseline, test), trivial=rmse(baseline, test))
+one_number = float(((test.value - train.value.mean()) ** 2).mean()) ** 0.5
+claim("the non-negative model, without biases, predicts better than one number for everybody",
+      rmse(parts, test), below=0.95 * one_number, trivial=one_number)
+measured("nonnegative", rmse(parts, test))
+measured("biases_alone", rmse(baseline, test))
 
 # %% [markdown]
+# On the simulated ratings it is ahead of biases alone, too; on MovieLens, where the mean of a film says more, it
+# is not: RMSE <!--full:43.nonnegative-->–<!--/full--> against <!--full:43.biases_alone-->–<!--/full--> (with the
+# penalty that suits the model with biases).
+#
 # ## 9. One family: how much does a missing cell weigh?
 #
 # Three formulas on a slide of the course look like three methods. They are one, with one number. Let
