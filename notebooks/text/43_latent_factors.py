@@ -1526,9 +1526,9 @@ measured("nonnegative", rmse(parts, test))
 measured("biases_alone", rmse(baseline, test))
 
 # %% [markdown]
-# On the simulated ratings it is ahead of biases alone, too; on MovieLens, where the mean of a film says more, it
-# is not: RMSE <!--full:43.nonnegative-->–<!--/full--> against <!--full:43.biases_alone-->–<!--/full--> (with the
-# penalty that suits the model with biases).
+# On the simulated ratings it is ahead of biases alone, too; on MovieLens, where a film's mean says more,
+# it is not: RMSE <!--full:43.nonnegative-->–<!--/full--> against
+# <!--full:43.biases_alone-->–<!--/full--> (with the penalty that suits the model with biases).
 #
 # ## 9. One family: how much does a missing cell weigh?
 #
