@@ -65,6 +65,12 @@ PROBES = [
     Probe("14", "frechet_distance", (grid(2), t(4, 1, 1, 3).reshape(2, 2), grid(2, step=5), t(2, 1, 1, 2).reshape(2, 2)), loose=1e-2),
     Probe("14", "precision_recall", (grid(9, 3), grid(8, 3, step=5))),
     Probe("32", "edit_ops", (grid(6), grid(5, step=2)), without=("NaN", "empty")),      # any tokens; two empty texts have no edits
+    Probe("33", "ctc_collapse", (grid(9, modulus=3),)),
+    Probe("33", "ctc_loss", (-grid(6, 2, 3), [[1, 2], [2, 0]], [6, 4], [2, 1]), without=("bytes",)),         # logarithms are negative
+    Probe("33", "ctc_posterior", (-grid(6, 2, 3), [[1, 2], [2, 0]], [6, 4], [2, 1]), without=("bytes",)),    # the same
+    Probe("33", "ctc_align", (-grid(6, 3), [1, 2]), without=("bytes",)),                                     # the same
+    Probe("33", "ctc_greedy", (grid(6, 2, 3),)),
+    Probe("33", "ctc_prefix_beam", (-grid(6, 3), 1), without=("bytes",)),                                    # the same
     Probe("31", "power_spectrogram", (grid(30), 8, 3, t(1, 2, 3, 4, 4, 3, 2, 1)), loose=5e-3),
     Probe("31", "istft", (torch.complex(grid(4, 5), grid(4, 5, step=5)), 3, t(1, 2, 3, 4, 4, 3, 2, 1)),
           without=("float32", "float16", "bytes")),                                      # real numbers are refused
