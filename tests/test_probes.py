@@ -64,6 +64,13 @@ PROBES = [
     Probe("14", "mode_coverage", (grid(8, 2), t(0, 1, 5, 4, 3, 3).reshape(3, 2), 0.5)),
     Probe("14", "frechet_distance", (grid(2), t(4, 1, 1, 3).reshape(2, 2), grid(2, step=5), t(2, 1, 1, 2).reshape(2, 2)), loose=1e-2),
     Probe("14", "precision_recall", (grid(9, 3), grid(8, 3, step=5))),
+    Probe("15", "emd", (grid(5, 2), grid(4, 2, step=5)), loose=1e-2),
+    Probe("15", "emd_1d", (grid(9), grid(6, step=5))),
+    Probe("15", "kantorovich_potential", (grid(5, 2), grid(4, 2, step=5), grid(4)), loose=5e-3),
+    Probe("15", "emd_gradient", (grid(4, 2), grid(4, 2, step=5), torch.eye(4, dtype=torch.float64)), loose=5e-3),
+    Probe("15", "wgan_losses", (t(1, 2, 4), t(0, 2)), loose=5e-3),
+    Probe("15", "bigan_losses", (t(1, 2, 3), t(0, 2)), loose=5e-3),
+    Probe("15", "emd_from_critic", (t(1, 2, 6), 2.0), loose=5e-3),
     Probe("32", "edit_ops", (grid(6), grid(5, step=2)), without=("NaN", "empty")),      # any tokens; two empty texts have no edits
     Probe("33", "ctc_collapse", (grid(9, modulus=3),)),
     Probe("33", "ctc_loss", (-grid(6, 2, 3), [[1, 2], [2, 0]], [6, 4], [2, 1]), without=("bytes",)),         # logarithms are negative
