@@ -347,7 +347,7 @@ MUTANTS = [
     ("return 1 + sum(d * (k - 1) * math.prod(strides[:j])", "return 1 + sum(d * k * math.prod(strides[:j])", "33.15"),
     ("h = h + norm(skip(other), valid)", "h = h + skip(other)", "33.16"),
     ("h = h + norm(skip(other), valid)", "h = norm(skip(other), valid)", "33.16"),
-    ("inputs = [torch.where(valid[:, None], h, 0.0) for h in (x, *dense)]", "inputs = [x, *dense]", "33.16"),
+    ("inputs = [torch.where(valid[:, None], torch.as_tensor(h).to(x), 0.0) for h in (x, *dense)]", "inputs = [x, *dense]", "33.16"),
     ("super().forward(rows[valid])).mT", "super().forward(rows.flatten(0, 1)).reshape(rows.shape)[valid]).mT", "33.16"),
     ("h = norm(conv(self.dropout(F.relu(h))), valid)", "h = norm(conv(self.dropout(h)), valid)", "33.16"),
 ]
