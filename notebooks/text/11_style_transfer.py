@@ -1789,7 +1789,7 @@ measured("loss_ratio", loss_ratio)
 measured("speedup_same_loss", ratio * reached / len(slow_losses))
 
 # %% [markdown]
-# The third picture: after a short training on patches the network knows the colours and the direction of the strokes, but prints a regular grain that optimisation of the single image would remove. The honest speed-up is the last number of the line above: not against all evaluations, but against those that L-BFGS needs for the same loss. With 3,000 steps instead of `STEPS_NET` and a test photo of 192 pixels (the full run) one pass left <!--full:11.loss_ratio-->1.7<!--/full--> times the loss of 250 evaluations, a loss that L-BFGS reaches early: <!--full:11.speedup_same_loss-->31<!--/full--> times faster for it.
+# The third picture: after a short training on patches the network knows the colours and the direction of the strokes, but prints a regular grain that optimisation of the single image would remove. The honest speed-up is the last number of the line above: not against all evaluations, but against those that L-BFGS needs for the same loss. With 3,000 steps instead of `STEPS_NET` and a test photo of 192 pixels (the full run) one pass left <!--full:11.loss_ratio-->3.330<!--/full--> times the loss of 250 evaluations, a loss that L-BFGS reaches early: <!--full:11.speedup_same_loss-->40.47<!--/full--> times faster for it.
 
 # %% [markdown]
 # ## Try it

@@ -1644,7 +1644,7 @@ in_holes.round(2)
 # %% [markdown]
 # Honestly: after these few steps on ten photos the net improves the membrane on scratches and on scattered pixels, hardly on holes, and the **biharmonic plate, without any training, is better wherever the holes are small**: continuing slopes is
 # worth more than what the net has learned. For large holes the plate overshoots, and membrane and net are as good or better. (A net that starts from the plate gained nothing at all on held-out photos in runs of this size.)
-# The full run (wider, 1,500 steps), net (biharmonic; ten plate steps): scratches <!--full:12.MSE net, scratches, 3 px-->26.2<!--/full--> (<!--full:12.biharmonic, scratches, 3 px-->26.4<!--/full-->; <!--full:12.plate, 10 steps, scratches, 3 px-->–<!--/full-->); <!--full:12.MSE net, holes, 12 px-->21.2<!--/full--> (<!--full:12.biharmonic, holes, 12 px-->21.1<!--/full-->; <!--full:12.plate, 10 steps, holes, 12 px-->–<!--/full-->) on holes of 12 pixels; <!--full:12.MSE net, holes, 24 px (new)-->19.7<!--/full--> (<!--full:12.biharmonic, holes, 24 px (new)-->19.5<!--/full-->; <!--full:12.plate, 10 steps, holes, 24 px (new)-->–<!--/full-->) on holes of 24 dB.
+# The full run (wider, 1,500 steps), net (biharmonic; ten plate steps): scratches <!--full:12.MSE net, scratches, 3 px-->26.30<!--/full--> (<!--full:12.biharmonic, scratches, 3 px-->26.43<!--/full-->; <!--full:12.plate, 10 steps, scratches, 3 px-->26.41<!--/full-->); <!--full:12.MSE net, holes, 12 px-->21.24<!--/full--> (<!--full:12.biharmonic, holes, 12 px-->21.09<!--/full-->; <!--full:12.plate, 10 steps, holes, 12 px-->21.28<!--/full-->) on holes of 12 pixels; <!--full:12.MSE net, holes, 24 px (new)-->19.68<!--/full--> (<!--full:12.biharmonic, holes, 24 px (new)-->19.45<!--/full-->; <!--full:12.plate, 10 steps, holes, 24 px (new)-->19.68<!--/full-->) on holes of 24 dB.
 
 # %% [markdown]
 # With wide margins again:
@@ -1898,7 +1898,7 @@ by_level.rename_axis(columns="sd").round(2)
 
 # %% [markdown]
 # The net, trained for seconds on ten photos, is ahead of total variation at low and medium noise and level with it at high noise; non-local means, which looks for repeated patches in the noisy photo itself, is still ahead at every level.
-# The full run, net (non-local means), at the three levels: <!--full:12.our net, noise 0.05-->33.9<!--/full--> (<!--full:12.non-local means, noise 0.05-->–<!--/full-->), <!--full:12.our net, noise 0.1-->30.7<!--/full--> (<!--full:12.non-local means, noise 0.1-->–<!--/full-->), <!--full:12.our net, noise 0.2-->27.4<!--/full--> (<!--full:12.non-local means, noise 0.2-->–<!--/full-->) dB.
+# The full run, net (non-local means), at the three levels: <!--full:12.our net, noise 0.05-->33.64<!--/full--> (<!--full:12.non-local means, noise 0.05-->33.05<!--/full-->), <!--full:12.our net, noise 0.1-->30.55<!--/full--> (<!--full:12.non-local means, noise 0.1-->29.89<!--/full-->), <!--full:12.our net, noise 0.2-->27.36<!--/full--> (<!--full:12.non-local means, noise 0.2-->26.84<!--/full-->) dB.
 
 # %%
 check("12.19", "the net removes most of the noise: over 4 dB at sd 0.1 and 7 dB at 0.2",
