@@ -327,7 +327,7 @@ MUTANTS = [
     ("return -gamma * gradient[:, None], None, None, None", "return gamma * gradient[:, None], None, None, None", "33.9"),
     ("return -gamma * gradient[:, None], None, None, None", "return -gamma, None, None, None", "33.9"),
     ("inside = valid_frames(frames, T).T & (log_p != -torch.inf)", "inside = valid_frames(frames, T).T", "33.9"),
-    ("jump = [may_skip(states, s, blank) for s in range(len(states))]", "jump = [s > 1 for s in range(len(states))]", "33.10"),
+    ("jump = [may_skip(states, s) for s in range(len(states))]", "jump = [s > 1 for s in range(len(states))]", "33.10"),
     ("delta = come.max(0) + log_p[t, states]", "delta = come.max(0) + log_p[t - 1, states]", "33.10"),
     ("arrows[t] = come.argmax(0)", "arrows[t] = np.minimum(come.argmax(0), 1)", "33.10"),
     ("s = max(range(max(len(states) - 2, 0), len(states)), key=lambda s: delta[s])", "s = len(states) - 1", "33.10"),
