@@ -116,8 +116,8 @@ N_MAX = 3                 # digits in the longest training sequence
 N_STEPS = 300             # of training
 CHANNELS = 64             # of each Jasper block
 LR = 0.003
-MEL_SHIFT = 0             # bands by which the mel axis is shifted in training
-EXTRA_VOICES = False      # train on the bundled voices too
+MEL_SHIFT = 0             # bands by which the mel axis is shifted, for unseen speakers
+EXTRA_VOICES = False      # for unseen speakers, train on the bundled voices too
 NOISE_TEST = 0.02         # noise added to the test utterances (speech: 0.1)
 N_TEST = 90               # test sequences
 N_DEV = 30                # sequences to choose λ on
@@ -1670,7 +1670,7 @@ def hide_stripes(x, generator, widths=((1, 8), (2, 6))):
     return x
 
 # %% tags=["hide-input"]
-def training_batch(pools, n_max, generator, speed=0.15, noise=0.01, stripes=True, size=16):
+def training_batch(pools, n_max, generator, speed=0.15, noise=0.01, stripes=True, bands=0, size=16):
     """(x, lengths, texts) of random digits by random voices of the pools, in turn."""
     sounds, texts = [], []
     for k in range(size):
@@ -1682,8 +1682,8 @@ def training_batch(pools, n_max, generator, speed=0.15, noise=0.01, stripes=True
         sounds.append(say(takes, digits, generator, speed, level))
         texts.append(" ".join(WORDS[d] for d in digits))
     x, lengths = log_mel_batch(sounds)
-    if MEL_SHIFT:                                   # a longer or shorter vocal tract
-        shift = torch.randint(-MEL_SHIFT, MEL_SHIFT + 1, (size,), generator=generator).tolist()
+    if bands:                                       # a longer or shorter vocal tract
+        shift = torch.randint(-bands, bands + 1, (size,), generator=generator).tolist()
         x = torch.stack([F.pad(row, (k, -k)) for row, k in zip(x, shift)])
     return hide_stripes(x, generator) if stripes else x, lengths, texts
 
@@ -1746,12 +1746,9 @@ def look(step):
 
 # %%
 seed(0)
-pools = [voices["train"]]
-if EXTRA_VOICES:            # every second utterance by a bundled voice
-    pools.append(voices_of("digits")["train"])
 jasper = Jasper(CHANNELS)
 begun = time.process_time()
-jasper, history = train_ctc(jasper, pools, N_STEPS, N_MAX, look)
+jasper, history = train_ctc(jasper, [voices["train"]], N_STEPS, N_MAX, look)
 
 # %%
 training_seconds = time.process_time() - begun
@@ -2279,7 +2276,8 @@ def unseen_speakers(pair):
             takes[name].setdefault(WORDS.index(word), []).append(x)
     torch.manual_seed(0)
     others = {name: rows for name, rows in takes.items() if name not in pair}
-    net, _ = train_ctc(Jasper(CHANNELS), [others, *pools[1:]], N_UNSEEN, N_MAX)
+    pools = [others] + EXTRA_VOICES * [digit_voices["train"]]          # every second utterance
+    net, _ = train_ctc(Jasper(CHANNELS), pools, N_UNSEEN, N_MAX, bands=MEL_SHIFT)
     sets = {name: spoken_set({name: takes[name]}, N_TEST // 6, NOISE_TEST, 330, N_MAX)
             for name in pair}
     return {name: (texts, greedy_texts(hear(net, sounds)))
