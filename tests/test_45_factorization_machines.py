@@ -354,12 +354,13 @@ MUTANTS = [
     ("/ np.sqrt(loose.alphas)", "/ np.sqrt(np.mean(loose.alphas))", "45.16"),
     ('mf = 3.1 + b_u[u] + b_i[i] + torch.einsum("nf,nf->n", P[u], Q[i])', 'mf = 3.1 + b_u[u] - b_i[i] + torch.einsum("nf,nf->n", P[u], Q[i])', "45.17"),
     ('three = b_t[t] + torch.einsum("nf,nf->n", P[u] + Q[i], T[t])', 'three = b_t[t] + torch.einsum("nf,nf->n", P[u], T[t])', "45.18"),
-    ("pad(Q, (d, 0)), torch", "pad(Q, (0, d)), torch", "45.18"),
+    ("pad(Q, (rank, 0)), torch", "pad(Q, (0, rank)), torch", "45.18"),
     ("itertools.combinations(range(3), 2)) / 9", "itertools.combinations(range(3), 2)) / 3", "45.19"),
     ("itertools.combinations(range(3), 2)) / 9", "itertools.permutations(range(3), 2)) / 9", "45.19"),
     ("root, y = len(mine) ** -0.5, Y[mine]", "root, y = len(mine) ** -1.0, Y[mine]", "45.20"),
     ("return a - sign * ndtri_exp(", "return a + sign * ndtri_exp(", "45.21"),
     ("+ log_ndtr(sign * a))", "+ log_ndtr(a))", "45.21"),
+    ("yield self.link(w0 + X @ w.numpy()", "yield (lambda a: a)(w0 + X @ w.numpy()", "45.21"),
 ]
 
 
