@@ -2017,12 +2017,14 @@ errors = {name: squared_errors(name.split(", "), train, test) for name in progre
 again = [squared_errors(["user", "film"], train, test, seed).mean() for seed in (1, 2, 3)]
 run_error = 2**0.5 * np.std([errors["user, film"].mean(), *again], ddof=1)
 
-# %% tags=["nbval-ignore-output"]
+# %%
 plain = errors["user, film"]
 table = pd.DataFrame({name: {
     "held-out RMSE": e.mean() ** 0.5, "change of the MSE against user, film": (e - plain).mean(),
     "its standard error": np.hypot((e - plain).std(ddof=1) / len(e) ** 0.5, run_error)}
     for name, e in errors.items()}).T
+
+# %% tags=["nbval-ignore-output"]
 shown = table.round(4).astype(object)
 shown.loc["user, film", shown.columns[1:]] = "–"                         # the one compared with
 shown
@@ -2175,6 +2177,8 @@ liked, liked_test = (y_train >= GOOD).double(), (y_test >= GOOD).double()
 probit = fm_gibbs(X_train, liked, RANK, N_DRAWS, BURN_IN, groups=two_groups, task="classification")
 logistic = fm_sgd(X_train, liked, RANK, 0.5 * LAM_W, 0.5 * LAM_V, 3 * LR, N_EPOCHS,
                   task="classification")        # log-loss is flatter than squares: found by trying
+
+# %%
 share = float(liked.mean()) + 0 * liked_test
 scores = {name: {"AUC": roc_auc_score(liked_test, q), "log-loss": log_loss(liked_test, q)}
           for name, q in (("probit, Gibbs", probit.predict(X_test)),
