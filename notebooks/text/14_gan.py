@@ -265,12 +265,14 @@ def judge_by(real_weight, fake_weight, pick):
 
 
 six = torch.tensor([[0.8, 0.5, 0.5], [0.7, 0.6, 0.25], [0.3, 0.4, 0.75], [0.97, 0.96, 0.9],
-                    [0.02, 0.05, 0.01], [0.001, 0.5, 0.9999]], dtype=torch.float64)
+                    [0.02, 0.05, 0.01], [0.001, 0.5, 0.9999], [0.9, 0.9, 0.9999]],
+                   dtype=torch.float64)
 near = torch.tensor([[5 / 7, 0.6, 1e-6], [0.5, 0.4, 0.45]], dtype=torch.float64)
 judge_cases = [(p_note, q_note, six), (q_note, p_note, six), (p_note, q_note, six.flip(0)),
                (p_note, q_note, near)]
 exercise("14.A", choose_judge, [(a, judge_by(1, 1, torch.argmin)(*a)) for a in judge_cases],
          mistakes={
+    "the minus belongs to both terms (E46)": judge_by(1, -1, torch.argmin),
     "you took the largest L, as the printed min max says: D minimises":
     judge_by(1, 1, torch.argmax),
     "you left out the term of the forged objects": judge_by(1, 0, torch.argmin),
@@ -532,8 +534,8 @@ exercise("14.B", my_jsd, [(pair, scipy_jsd(*pair)) for pair in some_shares], mis
 # $$\min_DL=\sum_xp\log\frac{p+q}p+\sum_xq\log\frac{p+q}q=2\log2-2\operatorname{JSD}(p,q) \tag{14.4}$$
 #
 # The generator maximises this, so it minimises the JSD. Both its KL are $\ge0$ by Jensen's inequality, and 0
-# only if $p=\frac{p+q}2$, so its only zero is $q=p$. In words: the best judge's loss is log 4 minus a
-# distance.
+# only if $p=\frac{p+q}2$, so its only zero is $q=p$. In words: the best judge's loss is log 4 minus twice
+# a divergence.
 
 # %%
 def jensen_shannon(p, q):
@@ -544,7 +546,8 @@ def jensen_shannon(p, q):
     p, q = distributions(p=p, q=q)
     total = p + q
     contrast = (p - q) / torch.where(total > 0, total, 1.0)         # 2 D* - 1, exact near p = q
-    halves = torch.special.xlog1py(p, contrast) + torch.special.xlog1py(q, -contrast)
+    halves = (torch.special.xlog1py(p, torch.where(p > 0, contrast, 0.0))     # no NaN in gradients
+              + torch.special.xlog1py(q, torch.where(q > 0, -contrast, 0.0)))
     return (halves.sum(-1) / 2).clamp(min=0)
 
 
@@ -576,7 +579,8 @@ check("14.5", "the bound misses the JSD by the mean divergence between two coins
 
 # %% [markdown]
 # Now densities and a network. $p=\mathcal N(0,1)$, $q=\mathcal N(2,1)$: the log-ratio is the line $2-2x$. The
-# discriminator sees only samples. The bound is evaluated on 10,000 fresh ones, the JSD by quadrature.
+# discriminator sees only samples. The bound is evaluated on 10,000 fresh ones, the JSD by quadrature; on a
+# sample it is an estimate and may exceed the JSD by a few thousandths.
 
 # %%
 def sized(**sizes):
@@ -642,7 +646,7 @@ learned = judge_net(x_line[:, None].to(device)).detach().cpu()
 claim("the bound of the trained judge reaches the JSD to 5 %", bounds[-1], true_jsd, rtol=0.05,
       trivial=bounds[0])
 claim("what is missing is the sample's: D* itself, on the same objects, misses it by as much",
-      bounds[-1], best_bound, atol=0.003, trivial=bounds[0])
+      bounds[-1], best_bound, atol=5e-4, trivial=true_jsd)
 claim("its logit is the log-ratio 2 - 2x where there are objects",
       (learned - (2 - 2 * x_line)).abs().max(), below=0.6, trivial=4.0)
 
@@ -814,9 +818,9 @@ claim("for the JSD a lost eighth of the modes costs as much as an eighth of rubb
 # %% [markdown]
 # ## 5. Vanishing gradient
 #
-# A network has no best judge, but a logit. The generator is reached only through $a=a(G(z))$:
-# $\nabla_\theta g=\frac1B\sum_i\frac{\partial g}{\partial a_i}\nabla_\theta a(G(z_i))$. So look at the
-# first factor.
+# A trained network is not the best judge, but it too returns a logit. The generator is reached only through
+# $a=a(G(z))$: $\nabla_\theta g=\frac1B\sum_i\frac{\partial g}{\partial a_i}\nabla_\theta a(G(z_i))$. So look
+# at the first factor.
 #
 # ### Exercise 14.D · Slopes in the logit · ●○○ · 6 min
 #
@@ -845,6 +849,7 @@ exercise("14.D", logit_slopes, [((a,), by_autograd(a)) for a in some_logits], mi
     "you exchanged the two losses": lambda a: (sigmoid(a) - 1, -sigmoid(a)),
     "you lost both minus signs": lambda a: (sigmoid(a), 1 - sigmoid(a)),
     "you lost the minus of the second loss": lambda a: (-sigmoid(a), 1 - sigmoid(a)),
+    "you lost the minus of the first loss": lambda a: (sigmoid(a), -sigmoid(-a)),
     "you differentiated by D, not by the logit": lambda a: (-1 / (1 - sigmoid(a)), -1 / sigmoid(a)),
     "the non-saturating slope is that of -log D, with the factor D' = D(1 - D)":
     lambda a: (-sigmoid(a), -sigmoid(a) * (1 - sigmoid(a)))})
@@ -928,8 +933,8 @@ check("14.11", "the gradient of a batch is the mean of slope times gradient of t
 # %%
 sure = lambda z: D(G(z)) - 20                               # the same judge, sure of itself
 far = theta_gradient(gan_losses(sure(z), sure(z), "saturating")[1], G)
-check("14.11", "verdicts below a millionth leave less than a millionth of the largest slope of a",
-      far.norm(), below=1e-6 * each_a.norm(dim=1).max())
+check("14.11", "its norm is below the largest verdict, a billionth, times the largest slope of a",
+      far.norm(), below=torch.sigmoid(sure(z)).max() * each_a.norm(dim=1).max())
 
 # %% [markdown]
 # Real digits: an untrained generator is frozen, the discriminator trains on. After each step the gradient
@@ -977,9 +982,9 @@ claim("so does the judge's own slope, that of the mean logit", norms[-1, 2] / no
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(6.4, 2.8))
+ax.semilogy(norms[:, 2], color="0.8", lw=6, label="mean logit $a$")
 for y, label in zip(norms.T, ("saturating, $\\log(1-D)$", "non-saturating, $-\\log D$")):
     ax.semilogy(y, label=label)
-ax.semilogy(norms[:, 2], ":", color="0.5", label="mean logit $a$")
 ax.set(xlabel="steps of $D$, generator frozen", ylabel="norm of $G$'s gradient")
 ax.legend()
 plt.show()
@@ -1120,6 +1125,8 @@ exercise("14.E", step_modulus, [(a, _modulus(*a)) for a in ((0.1, 0.0), (0.5, 0.
     "that is the square: the determinant is the product of the pair":
     lambda lr, gamma: 1 - lr * gamma + lr**2 / 4,
     "you lost the ½ of the sigmoid": lambda lr, gamma: math.sqrt(1 - lr * gamma + lr**2),
+    "the product of the off-diagonal elements is itself negative":
+    lambda lr, gamma: math.sqrt(1 - lr * gamma - lr**2 / 4),
     "you forgot the off-diagonal part of the determinant":
     lambda lr, gamma: math.sqrt(1 - lr * gamma)})
 
@@ -1260,6 +1267,7 @@ def draw_path(lr=0.2, order="simultaneous", gamma=0.0, ax=None):
     ax.plot(*path.T, "-", lw=0.8, color="0.55")
     ax.scatter(*path.T, c=range(201), cmap="viridis", s=7)
     ax.plot(0, 0, "k+", ms=12)
+    ax.plot(1, 1, "ks", ms=5)                                       # the start
     reach = max(2.2, 1.1 * float(path.abs().max()))
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="generator θ", ylabel="judge ψ",
            title=f"{order}, γ = {gamma:g}\nend at distance {path[-1].norm():.2g}")
@@ -1420,7 +1428,8 @@ check("14.19", "its R1 terms are those of the nets",
 six = torch.randn(1, 6, 2, generator=g)
 packed = Packed(Population([Discriminator(4, 8)]), 2)
 check("14.19", "a packed judge sees pairs", packed(six).detach(),
-      packed.judge(six.reshape(1, 3, 4)).detach(), atol=1e-6)
+      packed.judge(torch.stack([torch.cat([six[0, k], six[0, k + 1]]) for k in (0, 2, 4)])[None])
+      .detach(), atol=1e-6)
 
 # %% [markdown]
 # The data: eight Gaussians on a ring. Three numbers describe what a generator makes of them. A sample is of
@@ -1505,12 +1514,12 @@ def mode_coverage(samples, centres, sd, n_sd=3.0):
     return Coverage(int((counts > 0).sum()), good / len(x), counts, math.log(len(c)) - entropy)
 
 # %%
-on_modes = ring_centres()[:3].repeat_interleave(torch.tensor([5, 3, 2]), 0)
+on_modes = ring_centres(4)[:3].repeat_interleave(torch.tensor([5, 3, 2]), 0)
 uneven = torch.cat([on_modes, torch.tensor([[0.5, 0.0]])])                      # one sample is lost
-seen = mode_coverage(uneven, ring_centres(), 0.05)
-check("14.20", "5, 3 and 2 samples on three of eight centres: reverse KL is SciPy's",
-      [seen.n_modes, seen.high_quality, seen.reverse_kl],
-      [3, 10 / 11, scipy.stats.entropy([0.5, 0.3, 0.2, 0, 0, 0, 0, 0], np.full(8, 1 / 8))],
+seen = mode_coverage(uneven, ring_centres(4), 0.05)
+check("14.20", "5, 3 and 2 samples on three of four centres: reverse KL is SciPy's",
+      [*seen.counts.tolist(), seen.n_modes, seen.high_quality, seen.reverse_kl],
+      [5, 3, 2, 0, 3, 10 / 11, scipy.stats.entropy([0.5, 0.3, 0.2, 0], np.full(4, 1 / 4))],
       rtol=1e-12)
 
 
@@ -1537,6 +1546,10 @@ claim("the eight modes are drawn equally often, to four standard errors",
       trivial=35_000)
 claim("and each object lies at the centre of its mode, but for 0.05 in each coordinate",
       (truth - ring_centres()[mode]).std(0), [0.05, 0.05], rtol=0.02, trivial=truth.std(0))
+grid, place = grid_of_gaussians(40_000, torch.Generator().manual_seed(2))
+claim("the grid is centred at 0, and its modes are 0.05 wide",
+      [*grid_centres().mean(0), *(grid - grid_centres()[place]).std(0)], [0, 0, 0.05, 0.05],
+      atol=2e-3, trivial=[1, 1, 0.1, 0.1])
 print(f"a perfect sampler has {expected[2]:.1%} of high quality")
 
 # %% [markdown]
@@ -1680,8 +1693,8 @@ pd.DataFrame({name: {
     for name, values in rows.items()}).T
 
 # %%
-claim("slow judge: at least five eighths of the seeds end below 1.5 effective modes",
-      collapsed["slow judge"] / N_SEEDS, above=0.6, trivial=np.mean(np.array(untrained) < 1.5))
+claim("slow judge: more than half of the seeds end below 1.5 effective modes",
+      collapsed["slow judge"] / N_SEEDS, above=0.5, trivial=np.mean(np.array(untrained) < 1.5))
 claim("with both rates slow fewer than half of them do: the ratio matters", collapsed["both slow"],
       below=0.5 * N_SEEDS, trivial=collapsed["slow judge"])
 claim("R1: at least seven eighths of the seeds cover all eight modes",
@@ -1697,7 +1710,7 @@ for row, name in zip(axes, ("slow judge", "equal rates", "equal rates, R1")):
     for j, ax in enumerate(row):
         ax.plot(*ring_centres().T, "o", ms=7, mfc="none", mec="0.6", ls="")
         ax.plot(*runs[name][0][j, :400].T, ".", ms=1.5, color="#1b4f8f", ls="")
-        ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), xticks=[], yticks=[], aspect="equal")
+        ax.set(xlim=(-2, 2), ylim=(-2, 2), xticks=[], yticks=[], aspect="equal")
         ax.set_title(f"{effective[name][j]:.1f}", fontsize=8)
     row[0].set_ylabel(name, fontsize=8)
 fig.suptitle("dots: samples; rings: modes; above: effective number of modes", fontsize=9)
@@ -1705,12 +1718,13 @@ plt.show()
 
 # %% [markdown]
 # With the slow judge the generators sit on one mode, or beside one, as (14.17) invites those that face a
-# nearly fixed judge. (Untrained ones are specks near the centre: their few "effective modes" are an accident of
-# direction, and they cover none.) With both rates slow the seeds end wider: it is the *ratio* of the rates that
-# leaves one mode, not the small number of steps. ($k>1$ steps of $D$ would be the other way to a faster judge;
-# this page keeps $k=1$.) With equal rates some seeds lose modes and others do not. With R1, the only change
-# against "equal rates", they keep the ring. But so far they have learned the circle, not the modes on it: their
-# "high quality" is hardly more than that of points spread evenly on a circle, far from 98.9 %; section 10
+# nearly fixed judge. (Untrained ones are specks near the centre: their few "effective modes" are an accident
+# of direction, and they cover none.) With both rates slow the seeds end wider: it is the slow judge *against
+# a fast generator* that leaves one mode. ($k>1$ steps of $D$ would be the other way to a faster judge; this
+# page keeps $k=1$.) With equal rates some seeds hold only a part of the ring *at this moment*: with twice the
+# steps all eight cover it (change `RING_STEPS` and see; the slow judge stays where it is). R1, the only
+# change against "equal rates", gets there sooner. But so far it has learned the circle, not the modes on it:
+# its "high quality" is hardly more than that of points spread evenly on a circle, far from 98.9 %; section 10
 # trains longer. And a mode counts as covered by a single sample: one broad blob covers all eight, its quality
 # gives it away. The latent vector is free in its dimension (the notes say two): one line of the table has 16.
 
@@ -1851,7 +1865,7 @@ claim("it reads more than 92 % of the held-out digits", accuracy, above=0.92, tr
 #
 # $$\operatorname{FD}=\lVert\mu_1-\mu_2\rVert^2+\operatorname{tr}S_1+\operatorname{tr}S_2-2\operatorname{tr}\big(S_1^{1/2}S_2S_1^{1/2}\big)^{1/2} \tag{14.22}$$
 #
-# It is attained, by the linear map $x\mapsto\mu_2+T(x-\mu_1)$:
+# If $S_1$ is invertible it is attained, by the linear map $x\mapsto\mu_2+T(x-\mu_1)$:
 #
 # $$T=S_1^{-1/2}\big(S_1^{1/2}S_2S_1^{1/2}\big)^{1/2}S_1^{-1/2},\qquad TS_1T=S_2,\qquad\operatorname{tr}(TS_1)=\operatorname{tr}\big(S_1^{1/2}S_2S_1^{1/2}\big)^{1/2} \tag{14.23}$$
 #
@@ -1871,7 +1885,8 @@ def root_factor(S, name):
     if not S.isfinite().all() or ((S - S.mT).abs() > slack * size).any():
         raise ValueError(f"{name} is not symmetric and finite, as torch.cov(x.T) would be")
     w, U = torch.linalg.eigh((S + S.mT) / 2)                            # (..., d), (..., d, d)
-    if (w < -(min(1e-2, 10 * rough) + 1e-12) * size[..., 0] * S.shape[-1]).any():
+    rough = max(rough, torch.finfo(torch.float32).eps)          # it may have been made in float32
+    if (w < -min(1e-2, 10 * rough) * size[..., 0] * S.shape[-1]).any():
         raise ValueError(f"{name} has a negative eigenvalue ({w.min():.3g}): no covariance matrix")
     rounding = S.shape[-1] * torch.finfo(torch.float64).eps * w[..., -1:]
     return U * torch.where(w > rounding, w, 0.0).sqrt()[..., None, :]
@@ -1907,6 +1922,9 @@ check("14.22", "two clouds of features, against SciPy's matrix square root of S1
 
 # %%
 flat, line = torch.diag(torch.tensor([4.0, 1.0, 0.0])), torch.diag(torch.tensor([1.0, 0.0, 9.0]))
+check("14.22", "a batch of two",
+      frechet_distance(torch.zeros(2, 3), torch.stack([flat, line]), torch.zeros(2, 3),
+                       torch.stack([line, line])), [11, 0], atol=1e-12)
 check("14.22", "two singular, commuting covariances: sum of squared differences of deviations",
       frechet_distance(torch.zeros(3), flat, torch.zeros(3), line), 1 + 1 + 9, rtol=1e-12)
 
@@ -2182,12 +2200,14 @@ axes[0].set_ylim(9.5, -0.5)
 plt.show()
 
 # %% [markdown]
-# Read the table by columns. A generator that *replays the training set* (first line) is at or near the best
-# everywhere but in the last column. **Precision** does not see a missing class; it forgives even white noise,
-# which the features were never trained on and which falls into a few balls of real digits all the same.
-# **Recall** does not see how often a mode comes (nine of ten ones pass it), the **Fréchet distance** not who
-# copied, the **class histogram** nothing inside a class, the **nearest distance** not whether the picture is
-# a digit. None replaces the others, and none replaces looking.
+# The ones have the best precision, 0.93, *above* real digits; the noisy copies are exposed by the last
+# column, a distance between pictures in pixels, which the features do not touch. Read the table by columns. A
+# generator that *replays the training set* (first line) is at or near the best everywhere but in the last
+# column. **Precision** does not see a missing class; it forgives even white noise, which the features were
+# never trained on and which falls into a few balls of real digits all the same. **Recall** does not see how
+# often a mode comes (nine of ten ones pass it), the **Fréchet distance** not who copied, the **class
+# histogram** nothing inside a class, the **nearest distance** not whether the picture is a digit. None
+# replaces the others, and none replaces looking.
 #
 # These distances may be compared *with each other only*, not with published FIDs: those use another
 # network's features (Inception, 2,048 numbers, trained on photographs), and another $n$. Here
@@ -2213,8 +2233,9 @@ plt.show()
 #
 # Not like for like: other nets (ours: three hidden layers of 128), other optimiser settings, far fewer steps.
 # R1 covers all modes with every seed. Packing does not repeat its published success here: on the grid its
-# samples are spread between the modes. Whether it lacks steps (a fortieth of theirs), a wider judge or other
-# rates we have not separated.
+# samples are spread between the modes (its reverse KL comes from a few dozen good ones: chance alone gives
+# 0.16). On the ring our plain GAN finds all modes, theirs 6.3. (±: ours the standard deviation over seeds.)
+# Whether packing lacks steps (a fortieth of theirs), a wider judge or other rates we have not separated.
 
 # %% tags=["hide-input"]
 TABLES = {"ring": (lambda n, g: ring_of_gaussians(n, g, sd=0.01), ring_centres(), 0.01),
@@ -2426,7 +2447,7 @@ break_it()
 # - $D$ **minimises** $L$ over ψ: it learns to tell real from generated.
 # - $G$ **maximises** $L$ over θ: it makes the classifier err. Only the second sum depends on θ, so $G$
 #   minimises $\frac1n\sum_j\log(1-D(G(z_j)))$; in practice $-\frac1n\sum_j\log D(G(z_j))$, whose gradient
-#   does not vanish.
+#   does not vanish where $D$ recognises the forgery.
 # - With $V=-L$ the same game is $\min_G\max_DV$. Writing $\min_G\max_D$ for $L$ itself is a slip of sign.
 #
 # Training: $k$ times draw real objects and noise and take a gradient step of $D$ down on $L$ (the
@@ -2441,7 +2462,8 @@ break_it()
 # множителя 2). Дискриминатор **минимизирует** $L$ по ψ, то есть учится отличать реальные объекты от
 # сгенерированных. Генератор **максимизирует** $L$ по θ, то есть стремится, чтобы классификатор ошибался; от θ
 # зависит только второе слагаемое, поэтому генератор минимизирует $\frac1n\sum_j\log(1-D(G(z_j)))$, а на
-# практике — ненасыщающуюся функцию потерь $-\frac1n\sum_j\log D(G(z_j))$. Если ввести $V=-L$, та же игра
+# практике — ненасыщающуюся функцию потерь $-\frac1n\sum_j\log D(G(z_j))$,
+# градиент которой не затухает на объектах, распознанных как сгенерированные. Если ввести $V=-L$, та же игра
 # записывается как $\min_G\max_DV$; запись $\min_G\max_D$ для самой $L$ — ошибка в знаке. Обучение: $k$ раз
 # выбираем реальные объекты и шум и делаем шаг градиентного спуска по ψ (через сгенерированные объекты
 # градиент в генератор не передаётся), затем берём новый шум и делаем один шаг градиентного спуска по θ для
@@ -2472,9 +2494,11 @@ break_it()
 # vanishes (for bounded $\nabla_\theta a$): at $a=-10$ the factor is $4.5\cdot10^{-5}$. The discriminator's
 # own slopes, $-(1-D(x_i))$ at real and $D_j$ at generated objects, vanish as well.
 #
-# It is not enough to say "$L=0$, a constant": a small value says nothing about the slope, and the value 0 is
-# not reached by a finite logit. The same from the theory: with the best $D$ the generator descends on
-# $2\operatorname{JSD}(p,q)$, which is constantly $2\log2$ while the supports do not overlap.
+# It is not enough to say "$L=0$, a constant": in general a small value does not force a small slope, and the
+# value 0 is not reached by a finite logit. (For this loss it does, as the slope is
+# $\sigma(a)=1-e^{-\ell}\le\ell$ with $\ell=-\log(1-D)$: that has to be shown.) The same from the theory: with
+# the best $D$ the generator descends on $2\operatorname{JSD}(p,q)$, which is constantly $2\log2$ while the
+# supports do not overlap.
 #
 # **Remedy.** The non-saturating loss $-\frac1n\sum_j\log D(G(z_j))$ has the slope
 # $\frac{\partial}{\partial a}[-\log\sigma(a)]=-(1-\sigma(a))\to-1$; at the same objects it is larger by
@@ -2489,12 +2513,14 @@ break_it()
 # $$\frac{\partial}{\partial a}\log(1-\sigma(a))=-\frac{\sigma(a)(1-\sigma(a))}{1-\sigma(a)}=-\sigma(a)=-D,\qquad\nabla_\theta g=-\frac1n\sum_jD_j\,\nabla_\theta a_j,$$
 # где $a_j=a(G(z_j))$, $D_j=\sigma(a_j)$, поэтому
 # $\lVert\nabla_\theta g\rVert\le\max_jD_j\cdot\max_j\lVert\nabla_\theta a_j\rVert$. При $a_j\to-\infty$ имеем
-# $D_j\approx e^{a_j}\to0$, и градиент затухает; при $a=-10$ множитель равен $4{,}5\cdot10^{-5}$. Производные
-# функции потерь самого дискриминатора по логиту, $-(1-D)$ на реальных и $D$ на сгенерированных объектах, тоже
-# стремятся к нулю. Рассуждения «$L=0=\text{const}$, значит, градиент равен нулю» недостаточно: малое значение
-# функции ничего не говорит о её производной, а значение 0 при конечном логите недостижимо. То же следует из
-# теории: при оптимальном дискриминаторе генератор минимизирует $2\operatorname{JSD}(p,q)$, а эта величина
-# постоянна и равна $2\log2$, пока носители не пересекаются. Выход: ненасыщающаяся функция потерь
+# $D_j\approx e^{a_j}\to0$, и градиент затухает (при ограниченных $\nabla_\theta a$); при $a=-10$ множитель
+# равен $4{,}5\cdot10^{-5}$. Производные функции потерь самого дискриминатора по логиту, $-(1-D)$ на реальных
+# и $D$ на сгенерированных объектах, тоже стремятся к нулю. Рассуждения «$L=0=\text{const}$, значит, градиент
+# равен нулю» недостаточно: в общем случае из малости функции не следует малость её производной, а значение 0
+# при конечном логите недостижимо. (Для этой функции потерь следует, так как производная равна
+# $\sigma(a)=1-e^{-\ell}\le\ell$, где $\ell=-\log(1-D)$, но это нужно показать.) То же следует из теории: при
+# оптимальном дискриминаторе генератор минимизирует $2\operatorname{JSD}(p,q)$, а эта величина постоянна и
+# равна $2\log2$, пока носители не пересекаются. Выход: ненасыщающаяся функция потерь
 # $-\frac1n\sum_j\log D(G(z_j))$, её производная по логиту $-(1-\sigma(a))\to-1$, то есть в
 # $\frac{1-D}D=e^{-a}$ раз больше по модулю; либо функция потерь на основе расстояния Вассерштейна, либо более
 # слабый дискриминатор.
@@ -2559,9 +2585,10 @@ break_it()
 # - The saturating loss follows the JSD, the non-saturating one
 #   $\operatorname{KL}(q\Vert p)-2\operatorname{JSD}$ (14.7, 14.8); in the logit the slopes are $-D$ and
 #   $-(1-D)$ (14.10).
-# - Simultaneous steps spiral outwards, alternating ones circle, R1 brings them home (14.14, 14.15).
-# - Against a fixed judge one point is the best answer (14.17). On the ring a slow judge left one mode
-#   or none in at least five of eight seeds; with R1 at least seven covered all modes, so far as a circle does.
+# - Simultaneous steps spiral outwards, alternating ones circle, R1, if strong enough, brings them home
+# (14.14, 14.15).
+# - Against a fixed judge one point is the best answer (14.17). On the ring a slow judge left one
+#   mode or none in most seeds; equal rates find all modes, with R1 sooner (so far as a circle does).
 # - Fréchet distance (14.22), precision and recall (14.25), distance to the training set: each is blind in its
 #   own way; all depend on $n$ and on the features.
 #
