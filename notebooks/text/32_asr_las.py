@@ -68,7 +68,7 @@
 # </details>
 #
 # <!-- navigation -->
-# previous: [31 Sound features](31_sound_features.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [41 Ranking metrics](41_ranking_metrics.ipynb)
+# previous: [31 Sound features](31_sound_features.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [33 CTC and Jasper](33_ctc_jasper.ipynb)
 # <!-- /navigation -->
 
 # %% tags=["hide-input"]
@@ -2869,5 +2869,5 @@ break_it()
 # - [sound-mnist](https://adhishthite.github.io/sound-mnist): a convolutional network for single digits.
 #
 # <!-- navigation -->
-# previous: [31 Sound features](31_sound_features.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [41 Ranking metrics](41_ranking_metrics.ipynb)
+# previous: [31 Sound features](31_sound_features.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [33 CTC and Jasper](33_ctc_jasper.ipynb)
 # <!-- /navigation -->

@@ -67,7 +67,7 @@
 # </details>
 #
 # <!-- navigation -->
-# previous: [32 Speech to text](32_asr_las.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [42 Neighbours](42_neighbourhood.ipynb)
+# previous: [33 CTC and Jasper](33_ctc_jasper.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [42 Neighbours](42_neighbourhood.ipynb)
 # <!-- /navigation -->
 
 # %% tags=["hide-input"]
@@ -2917,5 +2917,5 @@ break_it()
 #   ACM TiiS 5(4).
 #
 # <!-- navigation -->
-# previous: [32 Speech to text](32_asr_las.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [42 Neighbours](42_neighbourhood.ipynb)
+# previous: [33 CTC and Jasper](33_ctc_jasper.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [42 Neighbours](42_neighbourhood.ipynb)
 # <!-- /navigation -->
