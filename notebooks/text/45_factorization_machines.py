@@ -2363,7 +2363,7 @@ claim("E133: with the notes' penalty it ends at the minimum of another functiona
 #
 # The derivation says: exponent 2 in $p$ for the double sum, 1 for two sums; exponents 1 in $r$ and in
 # $\mathrm{nnz}$ for a sweep and for two sums (less where the fixed cost of a call still counts). Measured
-# (slopes in log-log; each time the least of a few):
+# (slopes in log-log; each time the least of five):
 
 # %% tags=["hide-input"]
 def seconds(fn):
@@ -2388,7 +2388,7 @@ def random_rows(N, n_u=943, n_i=1682):
 
 
 def seconds_a_sweep(X, y, rank):
-    """Processor seconds of one sweep of draws, the least of a few."""
+    """Processor seconds of one sweep of draws, the least of six."""
     (X, y), groups = sorted_rows(as_csr(X), y), np.repeat([0, 1], [943, 1682])
     rng, w, V = start_of(X.shape[1], rank, 0)
     prior = {"w": Prior(1, groups), "V": Prior(rank, groups)}
@@ -2399,10 +2399,10 @@ def seconds_a_sweep(X, y, rank):
 widths, ranks, sizes = [20, 40, 80], [4, 12, 36], [25_000, 50_000, 100_000]
 dense = {p: (torch.randn(200, p), 0.0, torch.randn(p), torch.randn(p, 4)) for p in widths}
 rows = {N: random_rows(N) for N in sizes}
-times = {"double sum, in p": (widths, [least(lambda: fm_predict_naive(*dense[p]), 3)
+times = {"double sum, in p": (widths, [least(lambda: fm_predict_naive(*dense[p]))
                                        for p in widths]),
          "two sums, in nnz": (sizes, [least(lambda: fm_predict(
-             rows[N][0], 0.0, torch.zeros(2625), torch.ones(2625, 8)), 3) for N in sizes]),
+             rows[N][0], 0.0, torch.zeros(2625), torch.ones(2625, 8))) for N in sizes]),
          "Gibbs sweep, in r": (ranks, [seconds_a_sweep(*rows[50_000], r) for r in ranks]),
          "Gibbs sweep, in nnz": (sizes, [seconds_a_sweep(*rows[N], 8) for N in sizes])}
 
