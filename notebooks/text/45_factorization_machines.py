@@ -448,7 +448,7 @@ def fm_predict(X, w0, w, V):
     """Predictions a(x) of a factorization machine by eq. (45.3): (n,), in O(nnz · rank).
 
     X: dense tensor or array, or any scipy sparse format, (n, p); w0 number; w (p,); V (p, rank).
-    Tensors w0, w, V may require gradients. ValueError: shapes that do not fit, NaN.
+    Tensors w0, w, V may require gradients. ValueError: shapes that do not fit, NaN in X.
     """
     X, X2, w, V = as_tensors(X, w, V)
     q = X @ V                                                              # (n, rank)
@@ -619,7 +619,7 @@ def checked(X, y, rank, steps, task="regression"):
     X, y = as_csr(X), real(y).detach().cpu().to(torch.float64).numpy().copy()
     if y.ndim != 1 or not len(y) or X.shape[0] != len(y) or not X.shape[1]:
         raise ValueError("need one y for every row of X, at least one row and one feature: "
-                         f"got X {X.shape} and y {y.shape}")
+                         f"got X {X.shape} and y {y.shape}; of y (n, 1) take y[:, 0]")
     if not np.isfinite(y).all():
         raise ValueError("y contains NaN or infinity: drop these rows")
     whole = all(isinstance(k, Integral) and not isinstance(k, bool) for k in (rank, steps))
