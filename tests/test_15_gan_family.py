@@ -7,7 +7,6 @@ import pytest
 import scipy.optimize
 import scipy.stats
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from tests.book import book, wrong_variant_tests
@@ -104,7 +103,10 @@ def test_emd_on_a_line(nb):
 def test_potential_is_lipschitz_and_attains(nb):
     x, y, a, b = clouds(9, 8, 2, 3)
     found = nb["emd"](x, y, a, b)
-    f = lambda t: nb["kantorovich_potential"](t, y, found.potentials[1])
+
+    def f(t):
+        return nb["kantorovich_potential"](t, y, found.potentials[1])
+
     assert (a @ f(x) - b @ f(y)).item() == pytest.approx(found.distance)
     s, t = 5 * torch.randn(2, 200, 2, dtype=DOUBLE)
     assert ((f(s) - f(t)).abs() <= (s - t).norm(dim=1) + 1e-12).all()

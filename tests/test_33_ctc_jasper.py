@@ -89,7 +89,10 @@ def test_long_and_sharp_in_float32(nb):
 def test_gradcheck(nb):
     logits, targets, frames, letters = random_batch(4, T=6, B=3, V=4, U=2)
     frames = torch.tensor([6, 5, 6])
-    f = lambda x: nb["ctc_loss"](x, targets, frames, letters)
+
+    def f(x):
+        return nb["ctc_loss"](x, targets, frames, letters)
+
     assert torch.autograd.gradcheck(f, logits.log_softmax(2).requires_grad_())
 
 
@@ -217,7 +220,10 @@ def test_a_wide_beam_is_exact(nb, seed, blank):
     exact = {y: math.log(sum(p for p, _ in paths)) for y, paths in by_enumeration(log_p, blank).items()}
     wide = nb["ctc_prefix_beam"](log_p, 10_000, blank)
     assert [s for _, s in wide] == sorted((s for _, s in wide), reverse=True) and dict(wide) == pytest.approx(exact) and all(type(y) is tuple for y, _ in wide)
-    lm = lambda prefix, label: -0.3 * len(prefix) - 0.1 * label + (0.5 if prefix and prefix[-1] == label else 0)
+
+    def lm(prefix, label):
+        return -0.3 * len(prefix) - 0.1 * label + (0.5 if prefix and prefix[-1] == label else 0)
+
     scored = {y: p + 0.8 * sum(lm(y[:u], v) for u, v in enumerate(y)) for y, p in exact.items()}
     assert dict(nb["ctc_prefix_beam"](log_p, 10_000, blank, lm, 0.8)) == pytest.approx(scored)
     assert nb["ctc_prefix_beam"](log_p, 10_000, blank, lm, 0.0) == wide

@@ -754,7 +754,7 @@ def valid_frames(lengths, T):
 # %%
 def check_labels(targets, frames, letters, shape, blank):
     """ValueError for lengths beyond the data, and labels that are blank or out of range."""
-    (T, B, V), U = shape, targets.shape[1]
+    (T, _, V), U = shape, targets.shape[1]
     if not isinstance(blank, (int, np.integer)) or not 0 <= blank < V:
         raise ValueError(f"blank must be a symbol from 0 to {V - 1}, got {blank!r}")
     if int(frames.min()) < 1 or int(frames.max()) > T:

@@ -1141,8 +1141,8 @@ def compare(train, test, when):
     if DATA == "plays":
         truth = data.truth("plays")
         scores["true tastes, timeless"] = truth.b_i + truth.P @ truth.Q.mT
-        out = np.array([(when.time >= t).double().mean() for t in items.released])
-        scores["true tastes, time out"] = scores["true tastes, timeless"] + np.log(out.clip(1e-9))
+        out = torch.stack([(when.time >= t).double().mean() for t in items.released])
+        scores["true tastes, time out"] = scores["true tastes, timeless"] + out.clamp(1e-9).log()
         scores["the truth"] = expected_plays(when)
     lists = {name: top_unseen(score, train, 10) for name, score in scores.items()}
     model = ials(train, D, ALPHA, LAM, N_SWEEPS)
