@@ -297,7 +297,7 @@ MUTANTS = [
     ("return mean_way(x, F(G(x))) + mean_way(y, G(F(y)))", "return mean_way(x, F(G(x)))", "15.20"),
     ("return mean_way(y, G(y)) + mean_way(x, F(x))", "return mean_way(x, G(x)) + mean_way(y, F(y))", "15.21"),
     ("return mean_way(x, F(G(x))) + mean_way(y, G(F(y)))", "return mean_way(x, G(F(x))) * 0", "15.22"),
-    ("len(perfect), math.factorial(3))", "len(perfect), math.factorial(3) ** 2)", "15.22"),
+    ("as_map(F_), positions[:n]", "as_map(G), positions[:n]", "15.22"),
     ("d_loss = -F.logsigmoid(real).mean(-1) - F.logsigmoid(-fake).mean(-1)", "d_loss = -F.logsigmoid(-real).mean(-1) - F.logsigmoid(fake).mean(-1)", "15.23"),
     ("return d_loss, -F.logsigmoid(fake).mean(-1) - F.logsigmoid(-real).mean(-1)", "return d_loss, -F.logsigmoid(fake).mean(-1)", "15.23"),
     ("return d_loss, -F.logsigmoid(fake).mean(-1) - F.logsigmoid(-real).mean(-1)", "return d_loss, -d_loss", "15.23"),

@@ -122,7 +122,7 @@ CYCLE_STEPS = 600         # of the CycleGANs
 BIGAN_STEPS = 1000
 N_TRAIN = 4000            # digits to train on, the other bundled ones to test
 CLASSIFIER_EPOCHS = 6
-DIGIT_STEPS = 800         # of the conditional GANs
+DIGIT_STEPS = 600         # of the conditional GANs
 FULL_STEPS = 0            # steps of CycleGAN and BiGAN on digits; 0: leave them out
 MNIST = False             # measure against MNIST's test digits too
 
@@ -286,7 +286,7 @@ def emd(x, y, a=None, b=None, cost=None):
         raise RuntimeError(f"the linear programme stopped: {found.message}")
     plan = torch.from_numpy(found.x).reshape(n, m)              # (n, m)
     u = torch.from_numpy(found.eqlin.marginals[:n].copy()) * unit
-    v = (C - u[:, None]).amin(0)                                # feasible to the last bit
+    v = (C - u[:, None]).amin(0)                                # feasible up to rounding
     u = (C - v).amin(1)
     return Transport(float((plan * C).sum()), plan, (u, v))
 
@@ -306,7 +306,9 @@ def jensen_shannon(p, q):
 
 # %%
 def two_points(t):
-    """JSD, W1 and the slope of W1 between point masses at 0 and at t, eq. (15.1)."""
+    """JSD, W1 and the slope of W1 between point masses at 0 and at t != 0, eq. (15.1)."""
+    if t == 0:
+        raise ValueError("t must not be 0: there the JSD jumps to 0, and W1 has a kink")
     return math.log(2), abs(t), math.copysign(1, t)
 
 # %%
@@ -315,6 +317,10 @@ for t in (0.3, 2.0, -5.0):
     hops = [scipy.stats.wasserstein_distance([0.0], [t + hop]) for hop in (-1e-4, 0, 1e-4)]
     check("15.1", f"t = {t:g}: JSD and W1 are SciPy's, the slope is a finite difference",
           two_points(t), [jsd, hops[1], (hops[2] - hops[0]) / 2e-4], atol=1e-9)
+at = torch.eye(9, dtype=torch.float64)                              # point masses at 0 … 8
+check("15.1", "KL is infinite, and from t = 1 to 8 the JSD does not change", [
+      math.isinf(scipy.stats.entropy([1, 0], [0, 1])),
+      *(jensen_shannon(at[:1], at[1:]).diff() == 0).tolist()], [True] * 8)
 shares = torch.tensor([[0.5, 0.5, 0.0], [0.1, 0.3, 0.6]], dtype=torch.float64)
 check("15.1", "jensen_shannon is SciPy's", jensen_shannon(*shares),
       scipy.spatial.distance.jensenshannon(*shares.numpy()) ** 2, rtol=1e-9)
@@ -365,9 +371,10 @@ interact(draw_clouds, ax=fixed(None),
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# $W_1$ grows by 1 with every unit of the shift, once the clouds are apart. The JSD of the histograms has
-# reached 0.693 by then and stays. With the shift 0 and the size 0.05 the JSD is large although no point is
-# far from home: it only asks whether the squares are the same, not how far apart they are.
+# $W_1$ grows by almost 1 with every unit of the shift, once the clouds are apart. The JSD of the histograms has
+# reached 0.693 by the shift 1.5 and stays. With the shift 0, squeezing from size 0.5 to 0.05 moves $W_1$ from
+# 0.35 to 0.45; the JSD stays where it is, 0.151: it only asks which squares are occupied, not where in them or
+# how far apart.
 #
 # </details>
 #
@@ -634,14 +641,14 @@ check("15.8", "f is at least u on x, at most -v on y",
 f_x, f_y = (kantorovich_potential(t, y7, v) for t in (x9, y7))
 check("15.9", "the difference of the means of f is POT's W1", a9 @ f_x - b7 @ f_y,
       ot.emd2(a9.numpy(), b7.numpy(), C.numpy()), rtol=1e-9)
-rivals = torch.randn(300, 16, generator=g, dtype=torch.float64)            # values at all 16 points
-both = torch.cat([x9, y7])
+rivals = torch.cat([f_x, f_y]) + 0.1 * torch.randn(300, 16, generator=g, dtype=torch.float64)
+both = torch.cat([x9, y7])                                                  # near the best f
 
 # %%
 steep = ((rivals[:, :, None] - rivals[:, None]).abs() /
          (distances(both, both) + torch.eye(16).double())).flatten(1).amax(1)
 values = (rivals / steep[:, None]) @ torch.cat([a9, -b7])
-check("15.9", "300 random functions with Lipschitz constant 1 stay below", values,
+check("15.9", "300 functions near f, scaled to the Lipschitz constant 1, stay below", values,
       below=found.distance)
 
 # %% [markdown]
@@ -858,8 +865,8 @@ def effective_modes(samples, centres):
     return torch.special.entr(shares).sum(-1).exp().tolist()
 
 # %%
-def keeps_ring(samples):
-    """Whether each net has more than 7 effective modes and a quality above 30 %."""
+def covers_circle(samples):
+    """Whether each net has more than 7 effective modes and a quality above 30 % (a circle has)."""
     return [m > 7 and q > 0.3 for m, q in zip(effective_modes(samples, ring_centres()),
                                               coverage(samples, ring_centres())[1])]
 
@@ -880,8 +887,8 @@ def train_by_plan(n_steps, n_seeds, batch=64, rate=5e-3, seed=0):
 # %%
 by_plan = train_by_plan(PLAN_STEPS, N_SEEDS)
 noise_cloud = torch.randn(N_SEEDS, 2500, 2, generator=rng(1))
-claim("a generator without a judge keeps the ring in every seed", keeps_ring(by_plan),
-      trivial=keeps_ring(noise_cloud))
+claim("a generator without a judge covers the circle in every seed", covers_circle(by_plan),
+      trivial=covers_circle(noise_cloud))
 
 # %% tags=["hide-input"]
 def draw_ring(ax, samples, title=""):
@@ -900,8 +907,8 @@ plt.show()
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# Eight of eight. No judge, no game, no seed lost: a net of this size can hold all modes, and this loss leads
-# it there.
+# Eight of eight reach all the way round: no judge, no game, no seed lost. (A bare circle would pass this
+# yardstick, too; the eight spots on it come later, see section 5.)
 #
 # </details>
 #
@@ -992,14 +999,14 @@ def _sinkhorn(cost, a, b, kappa, n_rounds=400, sign=-1.0, both=True):
 _even = lambda w: torch.full_like(w, 1 / len(w))
 _pot = lambda C, a, b, kappa: ot.sinkhorn(a.numpy(), b.numpy(), C.numpy(), kappa, stopThr=1e-13,
                                           numItermax=10_000)
-regularised = [(C, a9, b7, 1.0), (C[:, :4] / 2, a9, _even(b7[:4]), 0.5)]
+regularised = [(C, a9, b7, 2.0), (C[:, :4] / 2, a9, _even(b7[:4]), 0.5)]
 exercise("15.C", sinkhorn, [(case, _pot(*case)) for case in regularised], mistakes={
     "you scaled the rows only: the columns do not sum to b":
     lambda C, a, b, kappa: _sinkhorn(C, a, b, kappa, both=False),
     "the sign of the exponent is wrong: far pairs should carry little":
     lambda C, a, b, kappa: _sinkhorn(C, a, b, kappa, sign=1.0),
     "you forgot to divide the cost by kappa":
-    lambda C, a, b, kappa: _sinkhorn(C, a, b, 1.0 if kappa != 1.0 else 0.5),
+    lambda C, a, b, kappa: _sinkhorn(C, a, b, 1.0),
     "you used equal weights instead of a and b":
     lambda C, a, b, kappa: _sinkhorn(C, _even(a), _even(b), kappa),
     "you stopped after one round": lambda C, a, b, kappa: _sinkhorn(C, a, b, kappa, 1)})
@@ -1069,17 +1076,18 @@ check("15.12", "with the best critic the critic's loss is minus the distance (PO
       -ot.emd2(np.full(9, 1 / 9), np.full(7, 1 / 7), C.numpy()), rtol=1e-9)
 
 # %%
-g = rng(12)
-data_line, made = torch.randn(8, generator=g).double() + 9, torch.randn(5, generator=g).double()
-pushed = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)     # moves all generated points
-line_v = emd(data_line, made).potentials[1]
-f_pushed = kantorovich_potential((made + pushed)[:, None], made[:, None] - 5, line_v - 5)
-hops = [scipy.stats.wasserstein_distance(data_line, made + hop) for hop in (1e-5, -1e-5)]
+x7, made = torch.randn(2, 7, 3, generator=rng(12), dtype=torch.float64)
+v7, tau = emd(x7, made).potentials[1], emd_assigned(made, x7)[1]
+on_way = (0.1 * made + 0.9 * x7[tau]).requires_grad_()      # f has a kink at the generated points
+f_way, numeric = kantorovich_potential(on_way, made, v7), torch.zeros(7, 3, dtype=torch.float64)
+for i, k in itertools.product(range(7), range(3)):
+    hop = torch.zeros(7, 3, dtype=torch.float64)
+    hop[i, k] = 1e-5
+    numeric[i, k] = (emd_assigned(x7, made + hop)[0] - emd_assigned(x7, made - hop)[0]) / 2e-5
 
 # %%
-check("15.12", "pushed towards the data, generator's loss and distance fall with the same slope",
-      torch.autograd.grad(wgan_losses(f_pushed, f_pushed)[1], pushed)[0],
-      (hops[0] - hops[1]) / 2e-5, atol=1e-6)
+check("15.12", "generator's loss, on the ways to the data: the slope of the distance in each point",
+      torch.autograd.grad(wgan_losses(f_way, f_way)[1], on_way)[0], numeric, atol=1e-6)
 
 # %% [markdown]
 # **Clipping** (Arjovsky et al., 2017): after each step cut every weight to $[-c,c]$. Then the slope is bounded
@@ -1102,10 +1110,13 @@ def gradient_by_layer(c, depth=12, width=32, n_steps=60, seed=0):
     torch.manual_seed(seed)
     widths = [2] + [width] * (depth - 1)
     layers = [part for a, b in itertools.pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
-    critic, g = nn.Sequential(*layers, nn.Linear(width, 1)), rng(seed)
+    critic, g = nn.Sequential(*layers, nn.Linear(width, 1)).double(), rng(seed)
     optimiser = torch.optim.RMSprop(critic.parameters(), lr=5e-3)
-    for _ in range(n_steps):
-        real, fake = around(ring_centres(), 1, 64, g)[0][0].cpu(), torch.randn(64, 2, generator=g)
+    for k in range(n_steps + 1):
+        real = around(ring_centres(), 1, 64, g)[0][0].cpu().double()
+        fake = torch.randn(64, 2, generator=g).double()
+        if k == n_steps:
+            break
         optimiser.zero_grad()
         wgan_losses(critic(real), critic(fake))[0].backward()
         optimiser.step()
@@ -1116,21 +1127,26 @@ def gradient_by_layer(c, depth=12, width=32, n_steps=60, seed=0):
 
 # %%
 clips = [0.01, 0.05, 0.1, 0.3]
-norms = {c: gradient_by_layer(c) for c in clips}
+norms = {c: np.median([gradient_by_layer(c, seed=k) for k in range(3)], axis=0) for c in clips}
+fresh_net = np.median([gradient_by_layer(math.inf, n_steps=0, seed=k) for k in range(3)], axis=0)
 claim("12 layers, clip 0.01: the gradient is below 1e-10 in every layer", norms[0.01], below=1e-10,
-      trivial=norms[0.1])
-claim("clip 0.3: it is above 100 in every layer", norms[0.3], above=100, trivial=norms[0.1])
+      trivial=fresh_net)
+claim("clip 0.3: it is above 100 in every layer", norms[0.3], above=100, trivial=fresh_net)
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(6.4, 2.9))
 for (c, by_layer), style in zip(norms.items(), ("o-", "s--", "^-.", "v:")):
-    ax.semilogy(range(1, 13), np.maximum(by_layer, 1e-20), style, ms=4, label=f"$c={c}$")
+    ax.semilogy(range(1, 13), by_layer, style, ms=4, label=f"$c={c}$")
+ax.semilogy(range(1, 13), fresh_net, color="0.6", label="no clip,\nuntrained")
 ax.set(xlabel="layer (12 is the last)", ylabel="gradient norm of the weights",
        title="clipping: vanishes or explodes")
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
+# (Medians of three seeds.) In every layer about the same: the gradient of each weight contains the product of
+# all the other layers.
+#
 # **Gradient penalty** (Gulrajani et al., 2017): by (15.10) the best critic has slope 1 on the ways between real
 # and generated points. So ask for it there, on random mixtures:
 #
@@ -1154,6 +1170,7 @@ exercise("15.D", penalty_of_linear, [((w,), (math.hypot(*w.tolist()) - 1) ** 2) 
          mistakes={
     "you used the squared norm: (‖w‖² - 1)²": lambda w: (w @ w - 1) ** 2,
     "you forgot the outer square": lambda w: w.norm() - 1,
+    "slopes below 1 are punished, too": lambda w: (w.norm() - 1).clamp(min=0) ** 2,
     "that is ‖w‖² - 1: the square belongs around the difference": lambda w: w @ w - 1,
     "you subtracted 1 from each entry": lambda w: (w - 1).square().sum(),
     "that is R1 of notebook 14: it pulls the slope to 0, not to 1": lambda w: w @ w})
@@ -1187,14 +1204,18 @@ def gradient_penalty(critic, real, fake, generator=None):
     x, fake = x.to(weight), fake.to(weight)
     share = torch.rand(len(x), generator=generator, dtype=torch.float64).to(x)
     share = share.reshape(-1, *[1] * (x.dim() - 1))             # (B, 1, …)
-    slopes = input_gradient(critic, share * x + (1 - share) * fake)
+    slopes = input_gradient(lambda x: scores_of(critic(x), "the critic's scores"),
+                            share * x + (1 - share) * fake)
     return (slopes.reshape(len(x), -1).norm(dim=1) - 1).square().mean()
 
 
 def input_gradient(net, x):
     """Gradient of each object's score in the object, of the shape of x, itself differentiable."""
     x = x.detach().requires_grad_()
-    return torch.autograd.grad(net(x).sum(), x, create_graph=True, materialize_grads=True)[0]
+    a = net(x)
+    if not a.requires_grad:
+        raise ValueError("no gradient of the scores: call this outside torch.no_grad()")
+    return torch.autograd.grad(a.sum(), x, create_graph=True, materialize_grads=True)[0]
 
 # %%
 def random_critic(d_x, seed, width=16):
@@ -1222,6 +1243,10 @@ gap = distances(seen[0], real).diagonal() + distances(seen[0], fake).diagonal()
 # %%
 check("15.13", "every mixture lies on the segment between its two objects", gap,
       (real - fake).norm(dim=1), rtol=1e-9)
+w = torch.tensor([3.0, 4.0], dtype=torch.float64, requires_grad=True)
+of_line = gradient_penalty(lambda x: x @ w, real[:, :2], fake[:, :2], rng(9))
+check("15.13", "it can be trained: its gradient in the weights of a line, 2 (‖w‖ - 1) w / ‖w‖",
+      torch.autograd.grad(of_line, w)[0], [4.8, 6.4], rtol=1e-9)
 
 # %% [markdown]
 # **No batch normalisation in the critic.** The penalty is the gradient of *one* score in *one* object. Batch
@@ -1266,6 +1291,8 @@ reports = [(3.0, 10.0), (2.0, 1.0), (5.0, 0.1)]
 exercise("15.E", undo_overshoot, [(r, _undone(*r)) for r in reports], mistakes={
     "you returned the report as it is": lambda value, lam: value,
     "you subtracted the overshoot of ν, not of W1": lambda value, lam: value - value**2 / (2 * lam),
+    "you forgot the divisor of the quadratic formula":
+    lambda value, lam: 2 * lam * (math.sqrt(1 + 2 * value / lam) - 1),
     "you lost the 2 under the root: 1 + 2ν/λ":
     lambda value, lam: lam * (math.sqrt(1 + value / lam) - 1),
     "you took the other root of the quadratic equation":
@@ -1373,10 +1400,11 @@ claim("two samples of one law: the critic reports less than 85 % of their distan
       nu_twins / W_twins, below=0.85, trivial=float(reported[0] / W))
 
 # %% [markdown]
-# Without (15.14) in mind the report at λ = 0.1 would be called a distance ten times too large. The last line
-# is the exception that teaches: between two samples of *one* law the plan is a tangle of tiny ways, which
-# this critic has not learned in its 700 steps; it reports less than the plan's cost. For a generator that is
-# good news: what it does not follow is the noise of the sample, the bias of section 4.
+# Without (15.14) in mind the report at λ = 0.1 would be called a distance almost twelve times too large. The
+# last line is the exception that teaches: between two samples of *one* law the plan is a tangle of tiny ways,
+# which this critic has not learned (more steps help little: 0.7 after 3,000); it reports less than the plan's
+# cost. For a generator that is good news: what it does not follow is the noise of the sample, the bias of
+# section 4.
 #
 # **A certificate.** From a critic of any slope follows a bound that needs no belief. By weak duality only the
 # pairs $(x_i,y_j)$ matter: the prices $f(x_i)/\ell$, $-f(y_j)/\ell$ are allowed. Whatever $f$ is, if $\nu>0$:
@@ -1416,13 +1444,13 @@ claim("the clipped critic's own report is off by more than half", abs(report_cli
 def draw_overshoot(W=1.0, lam=1.0, ax=None):
     """The critic's objective along its slope, the maximum and the report."""
     ax = plt.subplots(figsize=(5, 2.8))[1] if ax is None else ax
-    slopes = np.linspace(0, 6, 200)
     best, value = overshoot(W, lam)
+    slopes = np.linspace(0, max(6, 1.3 * best), 200)
     ax.plot(slopes, slopes * W - lam * (slopes - 1) ** 2, "k")
     ax.plot(slopes, slopes * W, "k--", lw=0.9)
     ax.plot(best, best * W - lam * (best - 1) ** 2, "ko")
     ax.axvline(1, color="0.6", lw=0.8)
-    ax.set(xlabel="slope α", ylim=(-2, 8), xlim=(0, 6))
+    ax.set(xlabel="slope α", ylim=(-2, max(8, 1.3 * value)), xlim=(0, slopes[-1]))
     ax.set_title(f"$W_1$ = {W:g}, λ = {lam:g}: report {value:.3g}", fontsize=9)
 
 # %% tags=["hide-input"]
@@ -1438,17 +1466,18 @@ interact(draw_overshoot, ax=fixed(None),
          lam=FloatSlider(min=0.1, max=10, step=0.1, value=1, description="weight λ", **WIDE));
 
 # %% [markdown]
-# **On the ring**, with the nets, steps and batch of notebook 14: the critic takes two steps for one of the
-# generator, clipped or penalised ($\lambda=1$). **Predict**: how many of eight seeds lose modes? A seed
-# *keeps the ring* if its effective number of modes is above 7 and more than 30 % of its samples are of high
-# quality. (Noise everywhere has 8 effective modes too, but no quality.)
+# **On the ring**, with the nets, steps of the generator and batch of notebook 14, but twice its rate (3e-3)
+# and two steps of the critic for each of the generator, clipped at 0.1 or penalised ($\lambda=1$).
+# **Predict**: how many of eight seeds lose modes? A seed *covers the circle* if its effective number of modes
+# is above 7 and more than 30 % of its samples are of high quality. (Noise everywhere has 8 effective modes
+# too, but no quality.)
 
 # %%
-def train_wgan(n_steps, n_seeds, clip=None, lam=1.0, k=2, batch=48, rate=3e-3, pace=1.0, seed=0):
-    """Wasserstein GANs on the ring; pace: critic's rate over the generator's. (J, 2500, 2)."""
+def train_wgan(n_steps, n_seeds, clip=None, lam=1.0, k=2, batch=48, rate=3e-3, seed=0):
+    """Wasserstein GANs on the ring, k steps of the critic for each of G's. (J, 2500, 2)."""
     G = Population(n_seeds, [2, 48, 48, 2], seed).to(device)
     critics = Population(n_seeds, [2, 48, 48, 1], seed + 100).to(device)
-    steps = optimiser_of(critics, pace * rate, k * n_steps), optimiser_of(G, rate, n_steps)
+    steps = optimiser_of(critics, rate, k * n_steps), optimiser_of(G, rate, n_steps)
     g = rng(seed)
     noise = lambda n: torch.randn(n_seeds, n, 2, generator=g).to(device)
     for _ in progress(range(n_steps), desc="WGAN"):
@@ -1468,21 +1497,21 @@ def train_wgan(n_steps, n_seeds, clip=None, lam=1.0, k=2, batch=48, rate=3e-3, p
 # %%
 rings = {"clipped": train_wgan(RING_STEPS, N_SEEDS, clip=0.1),
          "gradient penalty": train_wgan(RING_STEPS, N_SEEDS), "by plans": by_plan}
-kept = {name: sum(keeps_ring(x)) for name, x in rings.items()}
+kept = {name: sum(covers_circle(x)) for name, x in rings.items()}
 angle = 2 * math.pi * torch.rand(1, 2500, generator=rng(2))
 rings["a plain circle"] = torch.stack([angle.cos(), angle.sin()], -1)
 rings["noise"] = torch.randn(1, 2500, 2, generator=rng(1))
 
 # %% tags=["nbval-ignore-output"]
-pd.DataFrame({name: {"seeds that keep the ring": f"{sum(keeps_ring(x))} of {len(x)}",
+pd.DataFrame({name: {"seeds that cover the circle": f"{sum(covers_circle(x))} of {len(x)}",
                      "effective modes, least": f"{min(effective_modes(x, ring_centres())):.1f}",
                      "high quality, mean": f"{np.mean(coverage(x, ring_centres())[1]):.0%}"}
               for name, x in rings.items()}).T
 
 # %%
-claim("with the gradient penalty at least seven eighths of the seeds keep the ring",
+claim("with the gradient penalty at least seven eighths of the seeds cover the circle",
       kept["gradient penalty"] / N_SEEDS, above=0.87, trivial=kept["clipped"] / N_SEEDS)
-claim("clipped: no seed collapses (above 4 effective modes), but at most a quarter keeps the ring",
+claim("clipped at 0.1: none is below 4 effective modes, a quarter at most covers the circle",
       [kept["clipped"] / N_SEEDS, 4 / min(effective_modes(rings["clipped"], ring_centres()))],
       below=[0.26, 1], trivial=[kept["gradient penalty"] / N_SEEDS, 0])
 
@@ -1497,14 +1526,16 @@ plt.show()
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# No seed collapses, in either line, and yet the lines differ: the clipped critics leave the samples blurred
-# over the plane, the penalised ones draw the ring about as finely as the exact plans do.
+# No seed collapses, in either line (clipped at 1 all do, see E49), and yet the lines differ: the clipped
+# critics leave the samples blurred over the plane, the penalised ones draw the circle about as finely as the
+# exact plans do.
 #
 # </details>
 #
-# In notebook 14, at the same number of steps, a slow judge lost modes in every seed, equal rates in some, and
-# R1 in none. An honest look at the yardstick: a plain circle *without* modes has a quality of 38 %. After 800
-# steps all of them know the circle, and have only begun to learn the eight spots.
+# In notebook 14, at the same number of steps (half the rate, one step of the judge), a slow judge left one
+# mode, equal rates a part of the ring, R1 all of it. An honest look at the yardstick: a plain circle
+# *without* modes has a quality of 38 %. After 800 steps the plans and the penalty know the circle, the
+# clipped critics do not; nobody knows the eight spots yet.
 #
 # ## 6. Conditional GAN: listen to the label
 #
@@ -1608,13 +1639,15 @@ exercise("15.F", value_of_deaf, [(case, _joint_value(*case)) for case in classes
 #
 # </details>
 #
-# Into the *generator* the label goes as ten more inputs ("one-hot") beside $z$. For the **discriminator** there
-# are two ways. *Joined*: the same ten inputs beside the pixels. *Projection* (Miyato and Koyama, 2018):
+# Into the *generator* the label goes as ten more inputs ("one-hot") beside $z$. For the **discriminator**
+# there are two ways. *Joined*: the same ten inputs beside the pixels. *Projection* (Miyato and Koyama, 2018):
 # (14.3) says that the best logit is $\log\frac{p(x)}{q(x)}+\log\frac{p(y\mid x)}{q(y\mid x)}$. If class
-# probabilities are softmaxes of linear functions of a common $h(x)$, as in any classifier, the second
-# part is linear in $h(x)$ with a weight for each class, up to a term that does not depend on $y$:
+# probabilities are softmaxes of linear functions of a common $h(x)$, as in any classifier, the second part is
+# linear in $h(x)$ with a weight for each class, up to a term that does not depend on $y$ (the densities'
+# log-ratio and the softmaxes' sums). Miyato and Koyama take this part, a function of $x$ alone, linear in
+# $h(x)$, too:
 #
-# $$\operatorname{logit}D(x,y)=w_0^\top h(x)+w_y^\top h(x)+\text{const} \tag{15.19}$$
+# $$\operatorname{logit}D(x,y)=w_0^\top h(x)+w_y^\top h(x)+\text{const}\qquad(\text{the part without }y\text{ modelled as }w_0^\top h+\text{const}) \tag{15.19}$$
 
 # %%
 def labels_of(y, n_classes):
@@ -1673,11 +1706,13 @@ with torch.no_grad():
 real_y, fake_y = (torch.log_softmax(h @ W.T, 1) for W in (V, U))    # classes given x, both sides
 ratio = real_y - fake_y                                             # (5, 3): log p(y|x)/q(y|x)
 logits = torch.stack([judge(x5, torch.full((5,), k)) for k in range(3)], 1)
-check("15.19", "between labels the logit differs as the log-ratio of two softmax classifiers does",
-      (logits - logits[:, :1]).detach(), ratio - ratio[:, :1], atol=1e-12)
+rest = judge.common(h) + sum(sign * torch.logsumexp(h @ W.T, 1, keepdim=True)
+                             for sign, W in ((1, V), (-1, U)))
+check("15.19", "the logit is the log-ratio of two softmax classifiers plus a part without y",
+      logits.detach(), (ratio + rest).detach(), atol=1e-12)
 
 # %% [markdown]
-# **Predict.** Both are trained on 4,000 digits for 800 steps, R1 with $\gamma=3$, averaged weights, all as in
+# **Predict.** Both are trained on 4,000 digits for 600 steps, R1 with $\gamma=3$, averaged weights, all as in
 # notebook 14. A classifier that has seen only real digits reads back what was ordered. It is right on about
 # 95 % of real digits. Which of the two discriminators makes a generator that listens better?
 
@@ -1714,9 +1749,9 @@ def adversarial_losses(real_logits, fake_logits):
     return (-F.logsigmoid(real_logits).mean(-1) - F.logsigmoid(-fake_logits).mean(-1),
             -F.logsigmoid(fake_logits).mean(-1))
 
-
+# %%
 def train_conditional(n_steps, joined=False, gamma=3.0, d_z=32, d_hidden=256, batch=64, seed=0):
-    """Conditional GAN on x_train. Returns draw(labels, generator) -> images (n, 784)."""
+    """Conditional GAN on x_train. Returns draw(labels, generator, one_hand) -> (n, 784)."""
     torch.manual_seed(seed)
     G = ConditionalGenerator(d_z, 10, d_hidden, 784).to(device)
     D = ConditionalDiscriminator(784, 10, d_hidden, joined).to(device)
@@ -1724,6 +1759,11 @@ def train_conditional(n_steps, joined=False, gamma=3.0, d_z=32, d_hidden=256, ba
     mean_G = torch.optim.swa_utils.AveragedModel(
         G, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99), use_buffers=True)
     noise = lambda n, g: torch.randn(n, d_z, generator=g).to(device)
+
+    def draw(y, g, one_hand=False):
+        z = noise(1, g).expand(len(y), -1) if one_hand else noise(len(y), g)
+        return torch.sigmoid(mean_G(z, y.to(device))).detach()
+
     for _ in progress(range(n_steps), desc="joined" if joined else "projection"):
         rows = torch.randint(len(x_train), (batch,), generator=g).to(device)
         x, y = x_train[rows], y_train[rows]
@@ -1735,7 +1775,7 @@ def train_conditional(n_steps, joined=False, gamma=3.0, d_z=32, d_hidden=256, ba
         steps[1](adversarial_losses(logits, logits)[1])
         mean_G.update_parameters(G)
     mean_G.eval()
-    return lambda y, g: torch.sigmoid(mean_G(noise(len(y), g), y.to(device))).detach()
+    return draw
 
 # %%
 classifier = train_classifier(x_train, y_train, CLASSIFIER_EPOCHS)
@@ -1798,8 +1838,8 @@ claim("trained on generated digits alone, a classifier reads over 80 % of held-o
 claim("real digits teach more", accuracy - learned["4,000 generated"], above=0, trivial=0.0)
 
 # %% [markdown]
-# **Type a number**, and the page writes it. The latent vectors depend on the seed only: the same seed writes
-# different digits in one hand.
+# **Type a number**, and the page writes it. All its digits share one latent vector, which the seed chooses: one
+# hand. About one digit in ten is not legible yet.
 
 # %% tags=["hide-input"]
 def write(number="2026", seed=0, ax=None):
@@ -1810,7 +1850,7 @@ def write(number="2026", seed=0, ax=None):
         return
     z_seed = rng(seed)
     ax = plt.subplots(figsize=(0.8 * len(wanted), 1.0))[1] if ax is None else ax
-    show_rows(ax, writers["projection"](wanted, z_seed), 1, len(wanted))
+    show_rows(ax, writers["projection"](wanted, z_seed, True), 1, len(wanted))
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(2, 2, figsize=(7.4, 2.1))
@@ -1849,26 +1889,33 @@ def mean_way(start, end):
     return (end - start).abs().flatten(1).sum(1).mean()
 
 
-def batches(x, y):
-    """Two batches (B, ...), sizes may differ. ValueError: single numbers, empty, NaN."""
+def batches(G, x, y):
+    """Two batches (B, ...) of the type of G's weights. ValueError: single numbers, empty, NaN."""
     x, y = floats(x, "x"), floats(y, "y")
     if x.dim() < 2 or y.dim() < 2:
         raise ValueError(f"give batches (B, ...), got {tuple(x.shape)} and {tuple(y.shape)}")
-    return x, y
+    weight = next(getattr(G, "parameters", lambda: iter(()))(), None)
+    return (x, y) if weight is None else (x.to(weight), y.to(weight))
 
-
+# %%
 def cycle_loss(G, F, x, y):
     """Cycle loss (15.20), a scalar: G maps x's domain to y's, F back; x, y (B, ...), any sizes.
 
     ValueError: no batch, empty, NaN, a round trip that changes the shape.
     """
-    x, y = batches(x, y)
+    x, y = batches(G, x, y)
     return mean_way(x, F(G(x))) + mean_way(y, G(F(y)))
 
 
 def identity_loss(G, F, x, y):
-    """Identity loss (15.21): G leaves y alone, F leaves x alone. Arguments as in cycle_loss."""
-    x, y = batches(x, y)
+    """Identity loss (15.21): G leaves y alone, F leaves x alone. Arguments as in cycle_loss.
+
+    Both domains must have one shape: each map is fed with its own targets.
+    """
+    x, y = batches(G, x, y)
+    if x.shape[1:] != y.shape[1:]:
+        raise ValueError(f"the identity loss needs domains of one shape: {tuple(x.shape[1:])} and "
+                         f"{tuple(y.shape[1:])}")
     return mean_way(y, G(y)) + mean_way(x, F(x))
 
 # %%
@@ -1896,31 +1943,36 @@ check("15.21", "the identity loss applies each map to its own target domain",
 # **Predict.** For how many of the 729 pairs are the cycle loss *and* both judges perfectly content?
 
 # %%
+positions = torch.tensor([[0.0, 0.0], [1.0, 0.2], [0.3, 1.5], [-1.0, 0.8]], dtype=torch.float64)
 maps3 = list(itertools.product(range(3), repeat=3))
-positions = torch.tensor([[0.0, 0.0], [1.0, 0.2], [0.3, 1.5]], dtype=torch.float64)
-image = lambda m: torch.bincount(torch.tensor(m), minlength=3).double() / 3     # pushed weights
 
 
 def as_map(m):
     """A list of targets as a map of points: each point goes where the nearest position goes."""
-    return lambda x: positions[torch.tensor(m)[distances(x, positions).argmin(1)]]
+    return lambda x: positions[torch.tensor(m)[distances(x, positions[:len(m)]).argmin(1)]]
 
 
-even3 = torch.full((3,), 1 / 3, dtype=torch.float64)
-content = {m: float(jensen_shannon(image(m), even3)) < 1e-12 for m in maps3}
-perfect = [(G, F_) for G in maps3 for F_ in maps3 if content[G] and content[F_] and
-           cycle_loss(as_map(G), as_map(F_), positions, positions) == 0]
-check("15.22", "of 729 pairs of maps, those without any loss", len(perfect), math.factorial(3))
+def fair_maps(n):
+    """Maps of n points that content a judge: the mapped weights are equal again."""
+    weights = lambda m: torch.bincount(torch.tensor(m), minlength=n).double() / n
+    even = torch.full((n,), 1 / n, dtype=torch.float64)
+    return [m for m in itertools.product(range(n), repeat=n)
+            if float(jensen_shannon(weights(m), even)) < 1e-12]
 
 # %%
-adversarial = sum(content[G] and content[F_] for G in maps3 for F_ in maps3)
-claim("judges alone, without the cycle, are content with 36 pairs", adversarial, 36, trivial=6)
+perfect = [sum(float(cycle_loss(as_map(G), as_map(F_), positions[:n], positions[:n])) == 0
+               for G in fair_maps(n) for F_ in fair_maps(n)) for n in (2, 3, 4)]
+check("15.22", "pairs of maps without any loss: 2 of 16, 6 of 729, 24 of 65,536", perfect,
+      [math.factorial(n) for n in (2, 3, 4)])
+claim("judges alone, without the cycle, are content with 36 pairs", len(fair_maps(3)) ** 2, 36,
+      trivial=6)
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Six. The cycle loss does not say *which* horse becomes which zebra; it only forbids two horses from becoming
-# one. Without the cycle there are 36, as each map may be any of six bijections.
+# Six. Equal weights make the judges refuse two horses that become one; the cycle loss only makes $F$ the
+# inverse of $G$. Neither says *which* horse becomes which zebra. Without the cycle there are 36, as each map
+# may be any of six bijections.
 #
 # </details>
 #
@@ -2114,14 +2166,15 @@ plt.show()
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# All eight of the first line are perfect, and they disagree. The loss has $5!=120$ equally good answers; the
+# All eight of the first line return to within a hundredth or so, most of their translations fall on a mode, and
+# they disagree. The loss has $5!=120$ equally good answers; the
 # nets find *smooth* ones, of which there are ten (five rotations, five reflections). One known pair leaves
 # two of the ten, two pairs one, and an identity term prefers the nearest map.
 #
 # </details>
 #
-# An identity term that *stays* would contradict the judges (a turned circle is not the same circle); so it
-# fades. Without the cycle most maps do not return.
+# An identity term that *stays* would perhaps contradict the judges (a turned circle is not the same circle); so
+# it fades. Without the cycle six of the eight pairs of maps do not return.
 #
 # One more condition: the two domains must hold **equal information**. From a photo one can draw the map, but
 # the colour of the roofs is lost on the way; then no $F$ can bring it back, and the cycle loss cannot be
@@ -2459,8 +2512,9 @@ if FULL_STEPS:
 #
 # The notes write the earth mover's distance as an infimum, correctly, and its dual as
 # "$\sup_{\lVert f\rVert_L<1}$" *of nothing*: the functional is missing, and $<$ for $\le$ excludes the very
-# function that attains the supremum. Right is (15.9). For two samples on a line of which one is the other
-# moved to the right point by point, $f(t)=t$ is optimal, so the distance is the difference of the means:
+# function that attains the supremum (its value stays the same; only the maximum is lost). Right is (15.9).
+# For two samples on a line of which one is the other moved to the right point by point, $f(t)=t$ is optimal,
+# so the distance is the difference of the means:
 
 # %%
 g = rng(48)
@@ -2471,10 +2525,6 @@ right = left.sort().values + torch.rand(50, generator=g).double().sort().values 
 claim("E48: for ordered shifts the distance is the difference of the means, f(t) = t",
       scipy.stats.wasserstein_distance(left, right), float(right.mean() - left.mean()), rtol=1e-9,
       trivial=float(right.mean() + left.mean()))
-strict = max(scale * float(right.mean() - left.mean()) for scale in (0.9, 0.99, 0.999))
-claim("E48: with slopes below 1 it is approached but not attained", strict,
-      below=scipy.stats.wasserstein_distance(left, right),
-      trivial=scipy.stats.wasserstein_distance(left, right))
 
 # %% [markdown]
 # ### E49 · "WGAN has no vanishing gradients", and "mode collapse"
@@ -2482,13 +2532,13 @@ claim("E48: with slopes below 1 it is approached but not attained", strict,
 # Half true. For the *distance* yes: the slope of (15.1) is 1 at any distance, that of the JSD is 0. For a
 # *trained critic* only if its slope is enforced: in section 5 the gradients of clipped critics were below
 # $10^{-10}$ in every layer, or above 100. The second bullet of the notes is left hanging. Collapse is
-# *reduced*, not excluded: in section 5 no seed collapsed; now the same net, the same penalty, the same number
-# of steps of the generator, but a critic that takes one step instead of two, at a tenth of the rate:
+# *reduced*, not excluded: with the penalty no seed of section 5 collapsed. Now the same
+# nets, with weights clipped at 1 instead of 0.1; half the steps are enough:
 
 # %%
-hasty = effective_modes(train_wgan(RING_STEPS, N_SEEDS, k=1, pace=0.1), ring_centres())
-claim("E49: with a slow critic every seed of the WGAN collapses, below 4 effective modes",
-      hasty, below=4, trivial=effective_modes(rings["gradient penalty"], ring_centres()))
+loose = effective_modes(train_wgan(RING_STEPS // 2, N_SEEDS, clip=1.0), ring_centres())
+claim("E49: clipped at 1 every seed of the WGAN collapses, below 4 effective modes",
+      loose, below=4, trivial=effective_modes(rings["gradient penalty"], ring_centres()))
 
 # %% [markdown]
 # ## What it costs
@@ -2573,9 +2623,9 @@ break_it()
 #
 # **Conclusion.** A generator trained with the best discriminator descends on $2\operatorname{JSD}-2\log2$:
 # its gradient is zero while the supports do not overlap, however far or near they are. $W_1$ is continuous
-# and has slope 1 at any distance, pointing home. The same for parallel segments at distance $t$, that is, for
-# distributions on low-dimensional sets, which data are. This is the argument for WGAN; it holds for the
-# distance, and for a trained critic only as far as its Lipschitz constraint is enforced.
+# and has a slope of size 1 at any distance, so descent leads home. The same for parallel segments at distance
+# $t$, that is, for distributions on low-dimensional sets, which data are. This is the argument for WGAN; it
+# holds for the distance, and for a trained critic only as far as its Lipschitz constraint is enforced.
 #
 # **Ответ по-русски.** Пусть $p=\delta_0$ (данные), $q=\delta_t$ (генератор), $t\ne0$, $\bar p=\frac{p+q}2$.
 # В точке 0 имеем $p=1$, $\bar p=\frac12$, в точке $t$ — $q=1$, $\bar p=\frac12$, поэтому
@@ -2587,9 +2637,11 @@ break_it()
 # распределениям с маргинальными распределениями $p$ и $q$; такое распределение одно, $\delta_{(0,t)}$, значит,
 # $$W_1=\lvert t\rvert,\qquad\frac{dW_1}{dt}=\operatorname{sign}t.$$
 # Вывод: при оптимальном дискриминаторе генератор минимизирует $2\operatorname{JSD}-2\log2$ и не получает
-# градиента, пока носители не пересекаются; $W_1$ непрерывно и при любом расстоянии имеет производную, равную
-# по модулю единице и направленную к данным. То же верно для параллельных отрезков на расстоянии $t$. Для
-# обученного критика вывод верен постольку, поскольку выполнено условие Липшица.
+# градиента, пока носители не пересекаются; $W_1$ непрерывно, и при любом $t\ne0$ его производная по модулю
+# равна единице, поэтому шаг против градиента приближает генератор к данным. (Двойственная задача даёт то же:
+# $f(x)=-x\operatorname{sign}t$ липшицева с константой 1, $\mathbb E_pf-\mathbb E_qf=\lvert t\rvert$.) То же
+# верно для параллельных отрезков на расстоянии $t$. Для обученного критика вывод верен постольку, поскольку
+# выполнено условие Липшица.
 #
 # **Typical mistake.** JSD = 2 log 2 (forgotten halves) or log 2 also at $t=0$; "the gradient of the KL is
 # large" (it is infinite everywhere and has none); $W_1=t^2$.
@@ -2636,20 +2688,23 @@ break_it()
 # маргинальными $p$ и $q$. Двойственная (теорема Канторовича — Рубинштейна):
 # $$W_1(p,q)=\sup_{\operatorname{Lip}(f)\le1}\ \mathbb E_{x\sim p}f(x)-\mathbb E_{y\sim q}f(y),\qquad\lvert f(s)-f(t)\rvert\le\lVert s-t\rVert.$$
 # Обоснование: из лагранжиана задачи линейного программирования получаем $\max\sum a_iu_i+\sum b_jv_j$ при
-# $u_i+v_j\le\lVert x_i-y_j\rVert$; функция $f(t)=\min_j(\lVert t-y_j\rVert-v_j)$ липшицева с константой 1,
-# причём $f(x_i)\ge u_i$, $f(y_j)\le-v_j$, так что одной функции достаточно. Обратно, для любой липшицевой с
-# константой 1 функции и любого плана γ
-# $\mathbb E_pf-\mathbb E_qf=\mathbb E_\gamma[f(x)-f(y)]\le\mathbb E_\gamma\lVert x-y\rVert$. На практике $f$
-# — нейронная сеть (критик): критик минимизирует $\mathbb Ef(G(z))-\mathbb Ef(x)$, генератор минимизирует
-# $-\mathbb Ef(G(z))$. Условие Липшица обеспечивают так:
+# $u_i+v_j\le\lVert x_i-y_j\rVert$ с тем же значением (сильная двойственность); функция
+# $f(t)=\min_j(\lVert t-y_j\rVert-v_j)$ липшицева с константой 1, причём $f(x_i)\ge u_i$, $f(y_j)\le-v_j$, так
+# что одной функции достаточно. Обратно, для любой липшицевой с константой 1 функции и любого плана γ
+# $\mathbb E_pf-\mathbb E_qf=\mathbb E_\gamma[f(x)-f(y)]\le\mathbb E_\gamma\lVert x-y\rVert$. В оптимуме
+# наклон $f$ вдоль каждого отрезка переноса равен единице. На практике $f$ — нейронная сеть (критик): критик
+# минимизирует $\mathbb Ef(G(z))-\mathbb Ef(x)$, генератор минимизирует $-\mathbb Ef(G(z))$; без ограничения
+# значение критика неограниченно растёт. Условие Липшица обеспечивают так:
 #
 # - обрезка весов: после каждого шага все веса ограничивают отрезком $[-c,c]$; константа Липшица при этом
-#   неизвестна, градиенты в глубокой сети затухают или взрываются;
+# неизвестна, так что оценивается $W_1$ с неизвестным множителем; градиенты в глубокой сети затухают (малое
+# $c$) или взрываются (большое $c$);
 # - штраф на норму градиента: к функции потерь критика добавляют
 #   $\lambda\,\mathbb E\big(\lVert\nabla_{\hat x}f(\hat x)\rVert-1\big)^2$, где
 #   $\hat x=\varepsilon x+(1-\varepsilon)G(z)$, $\varepsilon\sim U[0,1]$ своё для каждого объекта; пакетную
-#   нормализацию в критике не используют. Ограничение мягкое: вместо $W_1$ критик выдаёт
-#   $W_1+\frac{W_1^2}{2\lambda}$;
+#   нормализацию в критике не используют. Ограничение мягкое: вдоль $\alpha f^*$ критик
+#   максимизирует $\alpha W_1-\lambda(\alpha-1)^2$, откуда $\alpha=1+\frac{W_1}{2\lambda}$, и вместо $W_1$
+#   он выдаёт $W_1+\frac{W_1^2}{2\lambda}$;
 # - спектральная нормализация: матрицу каждого слоя делят на её наибольшее сингулярное число.
 #
 # **Typical mistake.** A supremum of nothing; $\lVert f\rVert\le1$ (boundedness) instead of the Lipschitz
@@ -2670,15 +2725,15 @@ break_it()
 # **Conditional GAN** adds the label $y$ (class, text, picture) to *both* nets, $y$ drawn from the data:
 # $$L=-\mathbb E_{x,y}\log D(x,y)-\mathbb E_{z,y}\log\big(1-D(G(z,y),y)\big).$$
 # At the optimum of $D$: $L=2\log2-2\sum_yp(y)\operatorname{JSD}\big(p(\cdot\mid y),q(\cdot\mid y)\big)$, so
-# every class is matched. If $D$ did not see $y$, a generator that ignores $y$ would be optimal. The label is
-# joined to the input, or enters by projection,
+# at the optimum of $G$ every class is matched. If $D$ did not see $y$, a generator that ignores $y$ would be
+# optimal. The label is joined to the input, or enters by projection,
 # $\operatorname{logit}D=w_0^\top h(x)+w_y^\top h(x)+\text{const}$.
 #
 # **CycleGAN** translates between two domains *without pairs*: two generators $G:X\to Y$, $F:Y\to X$, two
 # discriminators $D_Y$, $D_X$, and the **cycle loss**. The generators minimise
 # $$-\mathbb E_x\log D_Y(G(x))-\mathbb E_y\log D_X(F(y))+\mu\big(\mathbb E_x\lVert F(G(x))-x\rVert_1+\mathbb E_y\lVert G(F(y))-y\rVert_1\big),$$
 # μ the weight of the cycle; each $D$ minimises its own log-loss. The cycle loss is 0 exactly if $G$ and $F$
-# are inverse to each other; it keeps $G$ from sending everything to one realistic picture. It does not say
+# are inverse to each other; so nothing of $x$ is lost on the way. It does not say
 # *which* pairing: for $n$ points of equal weight all $n!$ bijections are optimal. The identity loss
 # $\mathbb E_y\lVert G(y)-y\rVert_1+\mathbb E_x\lVert F(x)-x\rVert_1$ or a few known pairs choose. Both
 # domains must carry equal information.
@@ -2693,16 +2748,18 @@ break_it()
 # **Ответ по-русски.** Базовая схема: $L=-\mathbb E_x\log D(x)-\mathbb E_z\log(1-D(G(z)))$, дискриминатор
 # минимизирует, генератор максимизирует.
 #
-# *Условная GAN*: метка $y$ подаётся и генератору, и дискриминатору,
+# *Условная GAN*: метка $y$ (берётся из данных) подаётся и генератору, и дискриминатору,
 # $$L=-\mathbb E_{x,y}\log D(x,y)-\mathbb E_{z,y}\log\big(1-D(G(z,y),y)\big);$$
-# при оптимальном $D$ значение равно $2\log2-2\sum_yp(y)\operatorname{JSD}(p(\cdot\mid y),q(\cdot\mid y))$, то
-# есть приближается распределение каждого класса. Если дискриминатор не видит метку, генератор может её
-# игнорировать.
+# при оптимальном $D$ значение равно $2\log2-2\sum_yp(y)\operatorname{JSD}(p(\cdot\mid y),q(\cdot\mid y))$, и
+# в оптимуме условное распределение каждого класса совпадает с истинным. Если дискриминатор не видит метку,
+# генератор может её игнорировать. Метку приписывают ко входу (конкатенация) или вводят через проекцию:
+# $\operatorname{logit}D=w_0^\top h(x)+w_y^\top h(x)+\text{const}$.
 #
 # *CycleGAN*: перевод между двумя доменами без пар; два генератора $G:X\to Y$ и $F:Y\to X$, два дискриминатора
 # и циклическая компонента функции потерь. Генераторы минимизируют
 # $$-\mathbb E_x\log D_Y(G(x))-\mathbb E_y\log D_X(F(y))+\mu\big(\mathbb E_x\lVert F(G(x))-x\rVert_1+\mathbb E_y\lVert G(F(y))-y\rVert_1\big),$$
-# где μ — вес циклической компоненты. Она равна нулю тогда и только тогда, когда $G$ и $F$ взаимно обратны;
+# где μ — вес циклической компоненты; каждый дискриминатор минимизирует свою логистическую функцию потерь.
+# Циклическая компонента равна нулю тогда и только тогда, когда $G$ и $F$ взаимно обратны;
 # какое именно соответствие найдено, она не определяет (для $n$ равновероятных точек оптимальны все $n!$
 # биекций), его выбирают тождественная компонента
 # $\mathbb E_y\lVert G(y)-y\rVert_1+\mathbb E_x\lVert F(x)-x\rVert_1$ или несколько известных пар. Домены
@@ -2710,7 +2767,8 @@ break_it()
 #
 # *BiGAN*: добавляется кодировщик $E$, дискриминатор получает пары,
 # $$L=-\mathbb E_x\log D(x,E(x))-\mathbb E_z\log\big(1-D(G(z),z)\big),$$
-# $D$ минимизирует, $G$ и $E$ максимизируют. В оптимуме совместные распределения пар совпадают, поэтому
+# $D$ минимизирует, $G$ и $E$ максимизируют. При оптимальном $D$ значение равно $2\log2-2\operatorname{JSD}$
+# совместных распределений. В оптимуме совместные распределения пар совпадают, поэтому
 # $E(G(z))=z$ и $G(E(x))=x$ почти наверное: кодировщик обращает генератор. Попиксельной близости функция
 # потерь не измеряет, поэтому до оптимума восстановление приблизительное.
 #
@@ -2724,7 +2782,8 @@ break_it()
 #
 # - $W_1$ is a linear programme (15.2) with a dual (15.3); on a line an area (15.6), for equal weights an
 #   assignment (15.7). One 1-Lipschitz function attains it (15.9), with slope 1 along every way (15.10).
-# - A generator that follows exact plans keeps the ring in every seed, without a judge. In many dimensions the
+# - A generator that follows exact plans covers the circle in every seed, without a judge. In many dimensions
+# the
 #   distance of samples says little: two samples of one law are far apart.
 # - Clipping makes gradients vanish or explode; the gradient penalty reports $W_1+W_1^2/(2\lambda)$ (15.14),
 #   which can be undone (15.15); a certificate needs no belief (15.16).
@@ -2749,7 +2808,8 @@ break_it()
 # - T. Miyato, M. Koyama, [cGANs with projection discriminator](https://arxiv.org/abs/1802.05637), ICLR 2018.
 # - J.-Y. Zhu et al., [Unpaired image-to-image translation](https://arxiv.org/abs/1703.10593), ICCV 2017:
 #   CycleGAN.
-# - C. Chu, A. Zhmoginov, M. Sandler, [CycleGAN, a master of steganography](https://arxiv.org/abs/1712.02950), 2017.
+# - C. Chu, A. Zhmoginov, M. Sandler, [CycleGAN, a master of steganography](https://arxiv.org/abs/1712.02950),
+# 2017.
 # - J. Donahue, P. Krähenbühl, T. Darrell, [Adversarial feature learning](https://arxiv.org/abs/1605.09782),
 #   ICLR 2017: BiGAN; log of the authors' [code](https://github.com/jeffdonahue/bigan).
 #
