@@ -80,9 +80,10 @@ def examples(bench, functions, n=6):
     for name in names:
         changes = list(places(functions[name], guards=False))
         label, changed = changes[len(changes) // 2]
-        verdicts, _ = bench.judge(name, changed)
+        verdicts, left = bench.judge(name, changed)
         red = sorted({eq for eq, _, fate in verdicts if fate}, key=lambda eq: float(eq.split(".")[1]))
-        tries.append((label, "✗ " + ", ".join(f"({eq})" for eq in red) if red else "no check notices"))
+        tries.append((label, "✗ " + ", ".join(f"({eq})" for eq in red) if red else
+                      f"no check notices{', of those that can be tried again here' if left else ''}"))
     return tries
 
 

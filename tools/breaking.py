@@ -159,10 +159,15 @@ def _copied(namespace, chosen):
     space = dict(namespace)
     fixed = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
     together = {name: namespace[name] for name in used if not isinstance(namespace[name], fixed)}
-    memo = {}
+    memo, shared = {}, set()
     for name, value in together.items():
-        with contextlib.suppress(Exception):        # what cannot be copied is shared: generators, open files
+        try:
             space[name] = copy.deepcopy(value, memo)
+        except Exception:       # what cannot be copied is shared: generators, open files, results inside a graph
+            shared.add(name)
+    for name in set(together) - shared if shared else ():
+        if isinstance(together[name], torch.Tensor) and together[name].requires_grad:
+            space[name] = together[name]            # a shared graph ends in the page's own leaves
     return space
 
 
