@@ -124,9 +124,9 @@ def test_biases_answer_silence_exactly_for_who_never_clicked(nb):
 
 
 @pytest.mark.parametrize("kind, expected", [(np.float32, torch.float32), (np.float64, torch.float64), (np.int64, torch.float64),
-                                            (np.int8, torch.float64), (bool, torch.float64)])
+                                            (np.int8, torch.float64), (bool, torch.float64), (np.float16, torch.float32)])
 def test_computes_in_the_type_of_the_counts(nb, kind, expected):
-    S = counts(kind)
+    S = COUNTS.astype(kind) if kind is np.float16 else counts(kind)       # scipy has no sparse float16
     for solver in ("cholesky", "cg"):
         model = fit(nb, S, biases=True, solver=solver)
         assert {w.dtype for w in (model.P, model.Q, model.b_u, model.b_i)} == {expected}
@@ -164,6 +164,7 @@ def test_arguments_are_not_changed(nb):
 
 
 def test_the_same_seed_gives_the_same_model(nb):
+    assert torch.equal(fit(nb, seed=np.int64(3)).P, fit(nb, seed=3).P)
     one, two, other = (fit(nb, seed=s) for s in (3, 3, 4))
     assert torch.equal(one.P, two.P) and not torch.equal(one.P, other.P)
     assert torch.equal(fit(nb).P, fit(nb, seed=0).P)
@@ -181,6 +182,12 @@ def test_blocks_of_any_size_give_the_same_half_step(nb):
         assert (weight[items == 6] == 1).all()
 
 
+def test_a_row_longer_than_the_room_is_a_block_of_its_own(nb):
+    S = scipy.sparse.csr_matrix(np.ones((2, 50)))
+    blocks = nb["padded_rows"](S, np.ones(100), 3, room=12)
+    assert [len(rows) for rows, *_ in blocks] == [1, 1]
+
+
 def test_long_rows_and_short_rows_of_many_lengths(nb):
     rng = np.random.default_rng(0)
     S = scipy.sparse.csr_matrix((rng.random((40, 150)) < rng.random((40, 1))) * rng.integers(1, 4, (40, 150)))
@@ -194,6 +201,7 @@ def test_long_rows_and_short_rows_of_many_lengths(nb):
 BAD = [
     ({"S": scipy.sparse.csr_matrix((3, 4))}, "no interaction"), ({"S": scipy.sparse.csr_matrix(np.zeros((0, 4)))}, "no interaction"),
     ({"S": -counts()}, "not be negative|>= 0"), ({"S": counts() * np.nan}, "finite"), ({"S": counts() * np.inf}, "finite"),
+    ({"S": scipy.sparse.coo_matrix(([3.0, -1.0], ([0, 0], [1, 1])), (2, 2))}, ">= 0"), ({"S": counts(np.float32), "alpha": 1e20, "n_sweeps": 9}, "smaller alpha"), ({"S": counts(np.float32), "alpha": 1e300}, "smaller alpha"),
     ({"S": np.ones(3)}, "table"), ({"S": counts().astype(complex)}, "table"), ({"S": np.array([["a"]])}, "table"),
     ({"d": 0}, "d=0"), ({"d": -1}, "d=-1"), ({"d": 2.5}, "d=2.5"), ({"d": True}, "d=True"), ({"lam": 0.0}, "lam must be"), ({"lam": -1.0}, "lam must be"),
     ({"lam": float("nan")}, "lam must be"), ({"lam": float("inf")}, "lam must be"), ({"lam": "1"}, "lam must be"), ({"alpha": 0.0}, "alpha must be"),
@@ -300,9 +308,15 @@ def test_explanations_add_up_to_the_fresh_score(nb, confidence, nu):
         assert float(parts.sum()) == pytest.approx(float(model.Q[1] @ p), abs=1e-10)
 
 
-def test_explanations_refuse_biases(nb):
+def test_explanations_refuse_biases_and_strangers(nb):
     with pytest.raises(ValueError, match="biases=False"):
         nb["explain"](fit(nb, biases=True), counts(), 0, 1, 5.0, 0.8)
+    model = fit(nb)
+    for S, user, item, lam in ((counts(), -1, 1, 0.8), (counts(), 6, 1, 0.8), (counts(), 0, -1, 0.8), (counts(), 0, 6, 0.8), (counts()[:, :5], 0, 1, 0.8)):
+        with pytest.raises(ValueError, match="need S of shape"):
+            nb["explain"](model, S, user, item, 5.0, lam)
+    with pytest.raises(ValueError, match="lam must be"):
+        nb["explain"](model, counts(), 0, 1, 5.0, 0.0)
 
 
 def test_fold_in_refuses_and_takes_lists(nb):
@@ -314,6 +328,9 @@ def test_fold_in_refuses_and_takes_lists(nb):
                                       ([0], [-1], 5.0, 0.8), ([0], None, 0.0, 0.8), ([0], None, 5.0, 0.0)):
         with pytest.raises(ValueError):
             nb["fold_in"](model, played, alpha, lam, plays)
+    for wrong in ({"alpha": -1.0}, {"confidence": "foo"}, {"nu": -1.0}):
+        with pytest.raises(ValueError, match="alpha|constant|nu"):
+            nb["fold_in"](model, [], **({"alpha": 5.0, "lam": 0.8} | wrong))
 
 
 # --- splits and metrics of the page -------------------------------------------------------------------------------------

@@ -1669,7 +1669,7 @@ def structured(n_max, generator):
         digits.append((digits[-1] + list(STEP)[int(jump)]) % 10)
     return digits
 
-
+# %% tags=["hide-input"]
 def spoken_set(pool, n, noise, seed, n_max):
     """n structured utterances, the voices in turn: (sounds, texts, voices), as in 32."""
     generator, names = torch.Generator().manual_seed(seed), sorted(pool)
@@ -2114,7 +2114,7 @@ def draw_ranked(ax, utterance, beam, lam):
            xlim=(0, max(ranked[0][1] - ranked[-1][1], 1) * 1.1))
     ax.grid(False)
 
-
+# %% tags=["hide-input"]
 def show_ranked(utterance=0, beam=8, lam=0.3):
     """One list."""
     fig, ax = plt.subplots(figsize=(7.4, 2.4))
