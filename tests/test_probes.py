@@ -106,6 +106,13 @@ PROBES = [
     Probe("44", "vectors_expected", (t(3, 0, 1, 7), 4), without=("empty",)),  # no items: nothing is sent
     Probe("45", "fm_predict", (grid(5, 3), 0.5, grid(3, step=2), grid(3, 2)), loose=5e-3),
     Probe("45", "fm_predict_naive", (grid(5, 3), 0.5, grid(3, step=2), grid(3, 2)), loose=5e-3),
+    Probe("46", "cross_product", (grid(5, 3, modulus=2), grid(4, 3, modulus=2, step=5))),
+    Probe("47", "bce_loss", (grid(4), grid(4, 3, step=5)), loose=5e-3),
+    Probe("47", "bpr_loss", (grid(4), grid(4, 3, step=5)), loose=5e-3),
+    Probe("47", "sampled_softmax_loss", (grid(4), grid(4, 3, step=5), grid(4, step=2), grid(4, 3)), loose=5e-3),
+    Probe("47", "in_batch_softmax_loss", (grid(4, 4), grid(4, step=5)), loose=5e-3),
+    Probe("47", "triplet_loss", (grid(4, 3), grid(4, 3, step=5), grid(4, 3, step=2)), loose=5e-3),
+    Probe("47", "dssm_loss", (grid(4, 3) / 8, 2.0), without=("bytes",), loose=5e-3),      # cosines are no bytes
 ]
 KINDS = {
     "numpy": lambda x: x.numpy().copy(),
