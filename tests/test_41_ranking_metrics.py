@@ -312,7 +312,7 @@ MUTANTS = [
     ("return 2**r - 1 if gain", "return 2**r if gain", "41.11"),
     ("ideal = dcg_loop(sorted(ranked, reverse=True), k, gain)", "ideal = dcg_loop(sorted(ranked[:k], reverse=True), k, gain)", "41.13"),
     ("return sum(gain_of(r, gain) / math.log2(p + 1)", "return sum(gain_of(r, gain) / math.log2(p + 2)", "41.12"),
-    ("two * math.log2(math.e)", "two / math.log2(math.e)", "41.14"),
+    ("* math.log2(math.e), natural", "/ math.log2(math.e), natural", "41.14"),
     ("1 - math.comb(n - m, k) / math.comb(n, k)", "1 - math.comb(n - m, k) / math.comb(n + 1, k)", "41.15"),
     ("[k / 6 for k in ks]", "[k / 4 for k in ks]", "41.16"),
     ("math.comb(n - p, m - 1) / p for p", "math.comb(n - p, m) / p for p", "41.17"),
@@ -389,6 +389,8 @@ def test_what_has_no_meaning_is_refused_in_words(nb):
             (lambda: nb["roc_auc"]([1, 0], torch.tensor([2**60, 2**60 + 1])), "ranks instead"),
             (lambda: nb["self_information"]([0], 0.5), "one number per item"), (lambda: nb["self_information"]([0], np.full((2, 2), 0.5)), "one number"),
             (lambda: nb["coverage"](np.zeros((0, 2), dtype=int), 0), "at least one item"),
+            (lambda: nb["coverage"]([[0, 1]], 4.5), "whole number"), (lambda: nb["novelty"]([0, 1], [7, 8]), "no list of ids"),
+            (lambda: nb["surprise"]([[0, 1], [1, 0]], [[1.0, 2.0]]), "same users"), (lambda: nb["surprise"]([0, 1], [[1.0, 2.0]]), "same users"),
             (lambda: nb["diversity"](np.zeros((3, 0)), "cosine"), "dim >= 1"), (lambda: nb["f_beta"](np.ones(2), np.ones(3), np.ones(2)), "one shape"),
             (lambda: nb["top_lists"](np.ones((1, 3)), 9), "from 1 to the number 3"), (lambda: nb["top_lists"](np.ones((1, 3)), 0), "from 1 to")):
         with pytest.raises(ValueError, match=message):
@@ -468,10 +470,11 @@ def test_what_the_bars_of_the_leak_keep(nb):
     assert nb["far"](T, None, 100).tolist() == [True, False, False, True, True, False]
     T = torch.arange(400.0).double().view(1, 4, 100).clone()
     T[0, 3, :50] = NAN
-    kept = nb["thinned"](T[0], torch.tensor([[[2]]]), torch.tensor([[[150.0]]]))[0]
-    assert kept[2].all() and not kept[3, :50].any(), "the user's own events all stay, what never was does not come"
-    others = kept[[0, 1, 3]].sum() / 250
-    assert abs(float(others) - 150 / 250) < 5 * math.sqrt(0.6 * 0.4 / 250)
+    T *= 1000
+    kept = nb["swapped"](T[0], torch.tensor([[[2]]]), torch.tensor([[[210_000.0]]]))[0]
+    assert kept[2, :10].all() and not kept[2, 10:].any(), "the user's own past stays, their future does not come"
+    assert not kept[3].any(), "later than a tenth of the period after the event"
+    assert kept[0].all() and kept[1, :10].all() and not kept[1, 10:].any(), "the last tenth goes"
     log = log_of([0, 1, 2], [10, 20, 30])
     (train, test), = nb["rolling_splits"](log, [15, 25])
     assert (train.time.tolist(), test.time.tolist()) == ([10], [20])
@@ -497,7 +500,8 @@ PREPARATION = [     # what breaks the data or the protocol, and the claim that m
      "train = position >= length - torch.ceil(checked_fraction(fraction) * length.double() - 1e-9)", "by events trains on"),
     ("cut = ratings.time.sort().values[int(checked_fraction(fraction) * len(ratings))]",
      "cut = ratings.time.sort().values[int((1 - checked_fraction(fraction)) * len(ratings))]", "80% train"),
-    ("share = ((T < time) & others).sum((1, 2)) / others.sum((1, 2))", "share = torch.zeros(len(time)).double()", "thinned keeps"),
+    ("~((T >= time - 100_000) & (T < time))", "~((T >= time - 50_000) & (T < time))", "swapped exchanges"),
+    ("return ratings[~last], ratings[last]", "return ratings, ratings[last]", "every split keeps"),
     ('good.masked_fill(genre[:, 1] == 0, -1.0)', 'good.masked_fill(genre[:, 1] == 1, -1.0)', "one genre"),
     ("for f in (ndcg_at_k, recall_at_k)]", "for f in (ndcg_at_k, precision_at_k)]", "the report by"),
 ]

@@ -144,6 +144,13 @@ def test_a_page_is_a_lecture_of_60_to_90_minutes(book):
 
 
 @each
+def test_no_text_begins_in_mid_sentence(book):
+    """An edit that loses the first line of a cell leaves the rest of its sentence (two pages had that for days)."""
+    starts = [c.source.lstrip()[:60] for c in book.cells if c.cell_type == "markdown"]
+    assert [s for s in starts if s[:1].islower() and not s.startswith("scikit-")] == []
+
+
+@each
 def test_markdown_is_wrapped(book):
     if book.number not in FIRST:
         long = [line for c in book.cells if c.cell_type == "markdown" for line in c.source.splitlines()

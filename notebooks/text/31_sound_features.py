@@ -29,11 +29,12 @@
 # - name, for every step that loses something, two different inputs that it cannot tell apart;
 # - derive μ-law coding and say at which level it beats 8 ordinary bits.
 #
-# **Prerequisites**: complex numbers, matrices and their rank, least squares. How the pages work: [00 start here](00_start_here.ipynb).
+# **Prerequisites**: complex numbers, matrices and their rank, least squares. How the pages work:
+# [00 start here](00_start_here.ipynb).
 #
-# **Reading** 75 min + exercises 60 min · **Time** 30 s on 2 CPU cores · **Memory** 0.6 GB · **Data** 100 sentences by a free synthetic voice, 8 kHz · **Exam questions** 10, 12, 36, 37
+# **Reading** 75 min (3 h with a pencil, proofs and exam) + exercises 45 min · **Time** 30 s on 2 CPU cores · **Memory** 0.6 GB · **Data** 100 sentences by a free synthetic voice, 8 kHz · **Exam questions** 10, 12, 36, 37
 #
-# **Exam route** question 10 → sections 1, 4–6, 8 (40 min) · question 36 → sections 6, 8 (15 min) · question 37 → sections 2, 9 (15 min) · question 12 → sections 3, 11 (25 min)
+# **Exam route** question 10 → sections 1–6, 8 (90 min) · question 36 → "Half is enough" in section 4, sections 6, 8 (30 min) · question 37 → sections 2–4, (31.17) in 7, 8–10 (70 min; questions 10 and 36 first) · question 12 → sections 3, 11 (35 min)
 #
 # <details><summary>Notation</summary>
 #
@@ -51,6 +52,7 @@
 # | $P$: power spectrogram, $\lvert X\rvert^2$ | `P` | ≥ 0 |
 # | $m$: mel from Hz, $2595\log_{10}(1+f/700)$ | `hz_to_mel(f)` | mel |
 # | $B$: mel filter bank | `mel_filterbank(…)` | $(n_{\text{mel}},\lfloor N/2\rfloor+1)$, $n_{\text{mel}}$ bands: `n_mels` |
+# | $S$, $L$: mel spectrogram $BP$, its logarithm | `L` | $(F,n_{\text{mel}})$ in code |
 # | $\varepsilon$: floor of the logarithm | `eps` | $10^{-10}$ |
 # | $A$: given magnitudes of a spectrogram | `S` in `griffin_lim` | $(F,\lfloor N/2\rfloor+1)$ |
 # | $\mu$, $f_\mu$: parameter of the companding law, the law | `mu`; `mu_law_compress` | 255 |
@@ -128,7 +130,7 @@ scheme({"air": (0, 1, "air", "plain"),
         "x": (0.9, 1, "samples\n$x[n]$", "round"), "fr": (2.05, 1, "frames\n× window"),
         "X": (3.15, 1, "DFT\n$X=Mx$", "bold"), "P": (4.2, 1, "power\n$|X|^2$"),
         "mel": (5.2, 1, "mel bands\n$BP$"), "log": (6.2, 1, "log", "round"),
-        "1": (0.9, 0, "above $f_s/2$;\nrounding", "plain"), "2": (2.05, 0, "the tail", "plain"),
+        "1": (0.9, 0, "above $f_s/2$;\nrounding", "plain"), "2": (2.05, 0, "the last\nsamples", "plain"),
         "3": (3.15, 0, "nothing", "plain"), "4": (4.2, 0, "phase", "plain"),
         "5": (5.2, 0, "detail inside\na band", "plain"),
         "6": (6.2, 0, "what is below\nthe floor", "plain")},
@@ -207,14 +209,15 @@ interact(draw_arrows, cycles=FloatSlider(value=1, min=0, max=8, step=0.25, descr
 # After two samples the *cosine* sum for one cycle is 0: the tone has become a sine. But the arrow only
 # turned; its **length**, 12, stays. That is why the transform is complex: length says how much, angle says
 # where in its cycle. **For whole numbers of cycles** the length does not depend on the delay. Between them
-# it does, and it is not 0 where it should be: leakage, section 5.
+# it does, and it is not 0 where it should be: leakage, section 5. (5 and 7 cycles repeat 3 and 1: section 4.)
 #
 # </details>
 #
 # ## 2. Sampling
 #
-# A converter keeps the pressure at the instants $n/f_s$: $x[n]=x_c(n/f_s)$. **Predict.** A telephone
-# samples at 8,000 Hz. Somebody whistles at 5,000 Hz. What do you hear?
+# A converter keeps the pressure $x_c(t)$ at the instants $n/f_s$: $x[n]=x_c(n/f_s)$. **Predict.** A
+# converter takes 8,000 samples a second, with nothing in front of it. Somebody whistles at 5,000 Hz. What do
+# you hear?
 #
 # ### Exercise 31.A · Where does the whistle land? · ●●○ · 8 min
 #
@@ -231,6 +234,10 @@ exercise("31.A", heard_as, [((1000, 8000), 1000), ((5000, 8000), 3000), ((8000, 
                             ((9000, 8000), 1000), ((15500, 8000), 500), ((19000, 8000), 3000)],
          mistakes={"you only took the remainder: 5,000 Hz cannot stay above 4,000":
                    lambda f, s: f % s,
+                   "half the rate is a mirror, not a seam: above it the tone comes back down":
+                   lambda f, s: f % (s / 2),
+                   "you folded once, at half the rate; far above it the result turns negative":
+                   lambda f, s: s - f if f > s / 2 else f,
                    "you folded at the sampling rate once; far above it, it folds again and again":
                    lambda f, s: abs(s - f) if f > s / 2 else f,
                    "you clipped at half the sampling rate: tones above it do not stop there":
@@ -260,8 +267,11 @@ exercise("31.A", heard_as, [((1000, 8000), 1000), ((5000, 8000), 3000), ((8000, 
 #
 # $$f_{\text{heard}}=\min_{k\in\mathbb Z}\lvert f-kf_s\rvert=\big\lvert f-f_s\operatorname{round}(f/f_s)\big\rvert\ \le\ f_s/2 \tag{31.1}$$
 #
-# Tones below the **Nyquist frequency** $f_s/2$ stay where they are. Anything above must be removed *before*
-# sampling; afterwards an alias cannot be told from a tone.
+# So the whistle is heard at 3,000 Hz (a real telephone filters first, and nothing is heard). Tones below the
+# **Nyquist frequency** $f_s/2$ stay where they are. Anything above must be removed *before* sampling;
+# afterwards an alias cannot be told from a tone. Conversely, a sound without anything at or above $f_s/2$ is
+# determined by its samples (the sampling theorem of Nyquist and Shannon, not proved here): sampling it loses
+# nothing.
 
 # %%
 def alias(f, sample_rate):
@@ -288,7 +298,7 @@ clean = scipy.signal.resample_poly(chirp, 1, 4)             # low-pass, then eve
 
 # %%
 late = slice(12_000, None)                                  # here the tone is above 4.8 kHz
-claim("what is heard of the part above 4.8 kHz, share of the power, with the filter",
+claim("with the filter less than a ten-thousandth of the power above 4.8 kHz is heard",
       np.mean(clean[late] ** 2) / np.mean(chirp[4 * 12_000:] ** 2), below=1e-4,
       trivial=np.mean(folded[late] ** 2) / np.mean(chirp[4 * 12_000:] ** 2))
 
@@ -333,8 +343,9 @@ play({"the same at 8 kHz": narrow})
 # %% [markdown]
 # And the voice of this page, which comes at 8 kHz? Median spectra at the middle of every *s*, *f*, *sh* and
 # *ah* in the hundred sentences: what is left of *s* and of *f* has a similar shape, for both a low hill at
-# 3.3 kHz. In this voice it is mostly the level that still differs, *f* being 8 dB stronger (median over the
-# bins).
+# 3.3 kHz. (A **decibel** counts ratios of powers by $10\log_{10}$, of amplitudes by $20\log_{10}$: 3 dB are
+# twice the power, 6 dB twice the amplitude, 20 dB ten times.) In this voice it is mostly the level that still
+# differs, *f* being 8 dB stronger (median over the bins).
 
 # %%
 speech = data.sounds("speech")
@@ -485,7 +496,8 @@ print(f"measured: {slope:.2f} dB a bit, offset {offset:.1f} dB; at 2, 3, 4 bits 
 # %% [markdown]
 # **Why it fails for quiet sounds.** The noise $\Delta^2/12$ does not depend on the sound. A sine 40 dB
 # below full scale has 40 dB less SQNR: of the 50 dB of 8 bits ten are left, though nobody turned the noise
-# up. Below half a step (−48 dB at 8 bits) nothing is left at all. Speech comes near: more than half of its
+# up. Below half a step (−48 dB at 8 bits) nothing is left at all: everything is
+# rounded to 0, and the error is the sound itself, 0 dB. Speech comes near: more than half of its
 # samples lie 14 dB and more below its own peak, and no speaker keeps the peak at full scale.
 
 # %%
@@ -495,7 +507,7 @@ quiet_db = [0, -10, -20, -30, -40]
 at_level = [uniform_snr(d) for d in quiet_db]
 claim("8 bits: every decibel of level is a decibel of SQNR (within 1.5 dB, down to -40 dB)",
       at_level, 49.92 + np.array(quiet_db), atol=1.5, trivial=[49.92] * 5)
-claim("share of this sentence's samples that lie below a fifth of its own peak (a sine: 0.13)",
+claim("more than half of this sentence's samples lie below a fifth of its own peak (a sine: 0.13)",
       (loud.abs() < 0.2).double().mean(), above=0.5, trivial=(sine.abs() < 0.2).double().mean())
 
 # %% tags=["hide-input"]
@@ -639,8 +651,9 @@ plt.show()
 # Row $k$ has $k$ turns; from the middle on the turns grow slow again: $N-1$ turns forward are one turn
 # backward. That is aliasing (31.1) once more.
 #
-# **Orthogonal rows.** Take rows $k$ and $l$. With $q=e^{2\pi i(l-k)/N}$ their product is $\sum_nq^n$: for
-# $k=l$ it is $N$; otherwise $q\ne1$, $q^N=1$, and the geometric series is $\frac{q^N-1}{q-1}=0$. So
+# **Orthogonal rows.** Take rows $k$ and $l$. With $q=e^{2\pi i(l-k)/N}$ row $k$ times the conjugate of row
+# $l$ is $\sum_nq^n$: for $k=l$ it is $N$; otherwise $q\ne1$, $q^N=1$, and the geometric series is
+# $\frac{q^N-1}{q-1}=0$. So
 #
 # $$M\,\overline{M}^{\top}=N I,\qquad x[n]=\frac1N\sum_{k=0}^{N-1}X_k\,e^{2\pi ikn/N} \tag{31.6}$$
 #
@@ -670,10 +683,11 @@ check("31.6", "… and against NumPy's inverse FFT",
 # **Half is enough.** For real $x$, conjugating (31.5) turns $e^{-2\pi ikn/N}$ into $e^{+2\pi
 # ikn/N}=e^{-2\pi i(N-k)n/N}$, so
 #
-# $$X_{N-k}=\overline{X_k}\qquad(k=1,\dots,N-1) \tag{31.8}$$
+# $$X_{N-k}=\overline{X_k}\qquad(k=0,\dots,N-1;\ X_N=X_0) \tag{31.8}$$
 #
 # Bins 0 to $\lfloor N/2\rfloor$ determine the rest: $\lfloor N/2\rfloor+1$ numbers, and that is what
-# everybody stores.
+# everybody stores. (They are complex, but $X_0$ is real by (31.8), and $X_{N/2}$ for even $N$: together $N$
+# real numbers, as many as samples.)
 
 # %%
 def both_sides(X, N):
@@ -701,8 +715,9 @@ for N in (8, 9):
 #
 # $$Y_k=e^{-2\pi ikd/N}\,X_k \tag{31.9}$$
 #
-# Each coefficient is turned, none changes its length. This is the arrow of section 1, and the reason why a
-# spectrogram without phase does not care *when* within the frame something happens.
+# Each coefficient is turned, none changes its length. This is the arrow of section 1: without phase, a bare
+# frame does not tell *when* within it something happens. (A window, section 5, tells a little: what lies near
+# the ends comes out weaker.)
 
 # %%
 def delayed(X, d):
@@ -727,7 +742,8 @@ check("31.9", "shift by 5 of 12: turned coefficients are the FFT of the rolled f
 #
 # $$\Big\lvert\sum_{n=0}^{N-1}e^{2\pi icn/N}e^{-2\pi ikn/N}\Big\rvert=\Big\lvert\frac{1-e^{2\pi iu}}{1-e^{2\pi iu/N}}\Big\rvert=\Big\lvert\frac{\sin\pi u}{\sin(\pi u/N)}\Big\rvert \tag{31.10}$$
 #
-# For whole $c$ this is $N$ at $k=c$ and 0 elsewhere. Otherwise it is nowhere 0 and falls, at first, only
+# (a cosine is half the sum of two rotations, $c$ and $-c$). For whole $c$ this is $N$ at $k=c$ and 0
+# elsewhere. Otherwise it is nowhere 0 and falls, at first, only
 # like $1/\lvert u\rvert$: **leakage**.
 
 # %%
@@ -769,7 +785,8 @@ check("31.11", "the DFT of the product is the convolution of the DFTs",
 #
 # $$w[n]=\tfrac12\Big(1-\cos\frac{2\pi n}N\Big),\qquad W_0=\frac N2,\quad W_{1}=W_{N-1}=-\frac N4,\quad\text{else }0 \tag{31.12}$$
 #
-# This is the *periodic* Hann window ($N$ in the denominator, so that $w[N]$ would be 0 again).
+# This is the *periodic* Hann window ($N$ in the denominator, so that $w[N]$ would be 0 again). By (31.11) a
+# frame under it has $\tfrac12X_k-\tfrac14X_{k-1}-\tfrac14X_{k+1}$ at bin $k$: three lines for one.
 
 # %%
 def hann(N):
@@ -831,8 +848,9 @@ claim("5.5 cycles, ten bins and more away: the rectangle leaks over 100 times mo
 print("largest far value, of the peak:", {name: f"{v:.1e}" for name, v in far.items()})
 
 # %% [markdown]
-# The price is width: Hann's line is four bins wide from zero to zero, the rectangle's two. Hamming does not
-# even begin at zero (0.08): its near side lobes are lower, its far ones stay.
+# The price is width: Hann's line is four bins wide from zero to zero, the rectangle's two. **Hamming**,
+# $0.54-0.46\cos\frac{2\pi n}N$, does not even begin at zero (0.08): the hills near its line are the lowest of
+# the three, its far ones stay.
 
 # %% tags=["hide-input"]
 distance = np.arange(0, 6.01, 1 / 64)
@@ -840,7 +858,8 @@ fig, ax = plt.subplots(figsize=(5.6, 2.6))
 for name in WINDOWS:
     W = np.abs(np.fft.fft(window_of(name, 64).numpy(), 64 * 64))
     ax.plot(distance, 20 * np.log10((W[:6 * 64 + 1] / W[0]).clip(1e-5)), label=name)
-ax.set(xlabel="distance from the tone, bins", ylabel="dB", ylim=(-85, 5))
+ax.set(xlabel="distance from the tone, bins", ylabel="dB", ylim=(-85, 5),
+       title="the lines of three windows")
 ax.legend(loc="upper right")
 plt.show()
 
@@ -901,7 +920,8 @@ exercise("31.D", how_many, [((16_000, 400, 160, 80), (98, 201, 7840)),
 #
 # $$F=1+\Big\lfloor\frac{T-N}H\Big\rfloor \tag{31.13}$$
 #
-# (no padding; many libraries pad by $N/2$ on both sides and get more). The **short-time Fourier transform**
+# (no padding; the last $(T-N)\bmod H$ samples lie in no frame. Many libraries pad by $\lfloor N/2\rfloor$ on
+# both sides and get $1+\lfloor T/H\rfloor$ frames for even $N$). The **short-time Fourier transform**
 # (STFT) is the DFT of each windowed frame, with its clock starting at the frame:
 #
 # $$X[k,r]=\sum_{n=0}^{N-1}x[n+rH]\,w[n]\,e^{-2\pi ikn/N} \tag{31.14}$$
@@ -971,18 +991,19 @@ def show_spectrogram(ax, x, n_fft, hop, window, rate=8000, floor=-70):
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 2, figsize=(9.2, 2.8), sharey=True)
 for panel, setting in zip(axes, (64, 512)):
-    show_spectrogram(panel, sentence[2000:6000], setting, 16, hann(setting), floor=-50)
-    panel.set(title=f"$N={setting}$: {setting / 8:.0f} ms", xlabel="time, s", xlim=(0.04, 0.46))
+    show_spectrogram(panel, sentence[2000:6000], setting, 4, hann(setting), floor=-50)
+    panel.set(title=f"$N={setting}$: {setting / 8:.0f} ms", xlabel="time, s", xlim=(0.32, 0.42))
 axes[0].set_ylabel("frequency, Hz")
 plt.show()
 
 # %% [markdown]
-# Upright stripes on the left (one for every pulse of the voice), level lines on the right (its harmonics).
+# Upright stripes on the left, one for every pulse of the voice, 5.7 ms apart; level lines on the right, its
+# harmonics (the multiples of its pitch), 175 Hz apart. It is the same fact twice: $1/0.0057\,\text s=175$ Hz.
 # Can one have both? Take a smooth window that vanishes at its ends, give it unit energy, $\int w^2=1$, and
-# let $\sigma_t$ and $\sigma_f$ be the standard deviations of the densities $w(t)^2$ and $\lvert
-# W(f)\rvert^2$, both centred. Integrating by parts, $\int t\,w\,w'\,dt=-\tfrac12\int w^2=-\tfrac12$; by
-# Cauchy–Schwarz $\tfrac14\le\int t^2w^2\cdot\int w'^2$; and by Parseval, as differentiating multiplies by
-# $2\pi if$, $\int w'^2=4\pi^2\sigma_f^2$. Hence
+# let $\sigma_t$ and $\sigma_f$ be the standard deviations of the densities $w(t)^2$ and
+# $\lvert W(f)\rvert^2$, $W(f)=\int w(t)e^{-2\pi ift}dt$, both with mean 0. Integrating by parts,
+# $\int t\,w\,w'\,dt=-\tfrac12\int w^2=-\tfrac12$; by Cauchy–Schwarz $\tfrac14\le\int t^2w^2\cdot\int w'^2$;
+# and by Parseval, as differentiating multiplies by $2\pi if$, $\int w'^2=4\pi^2\sigma_f^2$. Hence
 #
 # $$\sigma_t\,\sigma_f\ \ge\ \frac1{4\pi} \tag{31.15}$$
 #
@@ -1092,7 +1113,9 @@ exercise("31.E", add_frames, [((grid_of, 2), [0, 1, 6, 8, 14, 16, 10, 11]),
     "where two frames overlap, you kept the later one only": adding_variant(add=False),
     "you laid the frames side by side, not at r times the hop": adding_variant(lambda r, hop,
                                                                                N: r * N),
-    "you laid the first frame one hop too late": adding_variant(lambda r, hop, N: (r + 1) * hop)})
+    "you laid the first frame one hop too late": adding_variant(lambda r, hop, N: (r + 1) * hop),
+    "you divided by the number of frames that overlap": lambda frames, hop: adding_variant()(
+        frames, hop) / adding_variant()(torch.ones_like(frames), hop).clamp(min=1)})
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>A loop over the frames; `out[r * hop:r * hop + N] += frames[r]`.</details>
@@ -1242,7 +1265,7 @@ check("31.17", "Hann at 3N/4, where COLA fails: the sentence comes back, but for
 def power_spectrogram(x, n_fft, hop, window):
     """Power (31.18) of the STFT: (…, T) -> (…, F, ⌊n_fft/2⌋+1). Errors as in `stft`."""
     X = stft(x, n_fft, hop, window)
-    return X.real**2 + X.imag**2                            # no square root on the way: faster
+    return X.real**2 + X.imag**2                            # no square root on the way
 
 # %%
 P = power_spectrogram(sentence, N_FFT, HOP, window)
@@ -1316,13 +1339,19 @@ def triangle_variant(map=lambda f: f, low=0.0, area=False):
 
 
 at = torch.arange(0, 1001, 50.0)
-exercise("31.F", triangle, [((at, 200.0, 400.0, 700.0),
+few = torch.tensor([100.0, 300, 400, 550, 900])
+exercise("31.F", triangle, [((few, 200.0, 400.0, 700.0), [0, 0.5, 1, 0.5, 0]),
+                            ((at, 200.0, 400.0, 700.0),
                              np.interp(at.numpy(), [200, 400, 700], [0, 1, 0])),
                             ((at, 0.0, 50.0, 75.0), np.interp(at.numpy(), [0, 50, 75], [0, 1, 0]))],
                             mistakes={
     "outside the triangle the weight is 0, not negative": triangle_variant(low=-np.inf),
     "your triangle is straight in mel, not in Hz": triangle_variant(map=hz_to_mel),
-    "you gave the filter area 1; here its peak is 1": triangle_variant(area=True)})
+    "you gave the filter area 1; here its peak is 1": triangle_variant(area=True),
+    "your triangle is symmetric: left and right side have slopes of their own":
+    lambda f, left, centre, right: (1 - 2 * (f - centre).abs() / (right - left)).clamp(min=0),
+    "you took the larger of the two lines": lambda f, left, centre, right: torch.maximum(
+        (f - left) / (centre - left), (right - f) / (right - centre)).clamp(0, 1)})
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>The rising line is $(f-\text{left})/(\text{centre}-\text{left})$, the falling one $(\text{right}-f)/(\text{right}-\text{centre})$.</details>
@@ -1401,8 +1430,8 @@ print("empty bands (bands, frame):", empties)
 
 # %% [markdown]
 # **The logarithm.** Loudness, like pitch, is heard by ratios. The logarithm turns a factor into a shift:
-# twice as loud adds $\ln4$ to every number. It has no value at 0, so powers below a floor $\varepsilon$ are
-# lifted to it:
+# twice the amplitude adds $\ln4$ to every number. It has no value at 0, so powers below a floor $\varepsilon$
+# are lifted to it:
 #
 # $$L=\ln\max(S,\varepsilon),\qquad\varepsilon=10^{-10},\quad\ln\varepsilon\approx-23.03 \tag{31.22}$$
 
@@ -1431,7 +1460,7 @@ their_mel = torchaudio.transforms.MelSpectrogram(rate, N_FFT, hop_length=HOP, n_
                                                  center=False)
 check("31.22", "the sentence: log of torchaudio's mel spectrogram", L,
       their_mel(sentence).clamp(min=1e-10).log().T, atol=1e-8)
-check("31.22", "silence is the floor, twice as loud is + ln 4",
+check("31.22", "silence is the floor, twice the amplitude is + ln 4",
       torch.stack([log_mel(torch.zeros(N_FFT), rate, N_FFT, HOP, N_MELS)[0],
                    (log_mel(2 * sentence, rate, N_FFT, HOP, N_MELS) - L)[50]]),
       [[math.log(1e-10)] * N_MELS, [math.log(4)] * N_MELS], atol=1e-9)
@@ -1482,7 +1511,7 @@ check("31.23", "torchaudio's matrix", mfcc(L, 13),
       L @ torchaudio.functional.create_dct(13, N_MELS, "ortho"), atol=1e-10)
 
 # %% [markdown]
-# **Try it.** Two or three tones and a click. Before you move anything: which window shows two tones of
+# **Try it.** Two or three tones and a click. **Predict** before you look: which window shows two tones of
 # 1,000 and 1,200 Hz apart, and what becomes of the click? What does a long hop do? And what do the mel
 # bands keep of the two tones?
 
@@ -1602,8 +1631,24 @@ pd.DataFrame([
 # So the phase is gone *before* any mel matrix is applied. And "not square" proves nothing: a tall matrix of
 # full rank, more rows than columns, is inverted by its pseudo-inverse. What loses is a *rank below the
 # number of inputs*. How much does the lost phase matter if frames overlap? Section 10: less than one would
-# think. Then sampling itself lost what was above $f_s/2$ (31.1), and quantisation what was below $\Delta$
-# (31.3).
+# think. Before all this, sampling lost what was above $f_s/2$ (31.1), and quantisation the place inside a step
+# (31.3). A pair for every step that has none yet:
+
+# %%
+any_x = torch.rand(T_9, generator=g)
+late_9, first_9 = (torch.arange(T_9) >= covered).double(), (torch.arange(T_9) == 0).double()
+seconds_8k = torch.arange(64) / 8000
+see = lambda x, w: windowed_frames(x, N_9, H_9, w)
+pairs = {"sampling: 3,000 and 5,000 Hz": (
+             *(torch.cos(2 * torch.pi * f * seconds_8k) for f in (3000, 5000)), lambda x: x),
+         "8 bits: 0 and 0.003": (torch.zeros(1), torch.full((1,), 0.003), lambda x: quantise(x, 8)),
+         "framing: another end": (any_x, any_x + late_9, lambda x: see(x, torch.ones(N_9))),
+         "Hann: another sample 0": (any_x, any_x + first_9, lambda x: see(x, hann(N_9)))}
+claim("pairs: 3,000 and 5,000 Hz sampled; 0 and 0.003 at 8 bits; another end; another sample 0",
+      [float((f(x) - f(y)).abs().max()) for x, y, f in pairs.values()], [0.0] * 4, atol=1e-12,
+      trivial=[1.0, 0.003, 1.0, 1.0])
+
+# %% [markdown]
 #
 # ## 10. From magnitudes back to sound
 #
@@ -1809,7 +1854,10 @@ plt.show()
 #
 # A network that speaks sample by sample (notebook 34) chooses among all values that a sample may have:
 # 65,536 classes at 16 bits. Eight bits would be 256, but section 3 showed what they do to quiet sounds.
-# **Companding** bends the axis first, with $\mu=255$,
+# Wanted: steps in proportion to the amplitude, so that signal over noise is the same at every level. Equal
+# steps on a bent axis $f$ are steps $\propto1/f'(x)$ on the old one, so $f'(x)\propto1/\lvert x\rvert$: a
+# logarithm. At 0 it has no value; so take $f'(x)\propto1/(1+\mu\lvert x\rvert)$ instead and divide such that
+# $f(1)=1$. This is **companding**, with $\mu=255$,
 #
 # $$f_\mu(x)=\operatorname{sign}(x)\,\frac{\ln(1+\mu\lvert x\rvert)}{\ln(1+\mu)},\qquad\lvert x\rvert\le1 \tag{31.26}$$
 #
@@ -1839,7 +1887,11 @@ def encode_variant(bend=lambda x, mu: torch.sign(x) * torch.log1p(mu * x.abs()) 
 
 at = torch.linspace(-1, 1, 2001)
 exercise("31.G", my_encode, [((at, mu), torchaudio.functional.mu_law_encoding(at, mu + 1))
-                             for mu in (255, 15)], mistakes={
+                             for at, mu in ((torch.tensor([-1.0, -0.1, 0.01, 1]), 255),
+                                            (at, 255), (at, 15))], mistakes={
+    "from -1 … 1 to 0 … 1 one divides by 2":
+    encode_variant(bend=lambda x, mu: 2 * torch.sign(x) * torch.log1p(mu * x.abs())
+                   / math.log1p(mu) + 1),
     "you cut off instead of rounding: + 1/2 before the floor": encode_variant(add=0.0),
     "you lost the sign: half of the codes stay empty":
     encode_variant(bend=lambda x, mu: torch.log1p(mu * x.abs()) / math.log1p(mu)),
@@ -1952,6 +2004,10 @@ plt.show()
 # Against $6.02\cdot8+1.76=49.9$ dB minus the level for eight uniform bits (31.4), μ-law loses for a
 # full-scale sine and wins below the level where the two lines meet, $49.9-38.0\approx12$ dB under full
 # scale. For our sentence, whose power lies 11 dB below its peak (a sine: 3), the curves cross near −4 dB.
+#
+# Below $\lvert x\rvert=1/\mu$ (−48 dB) the law is nearly straight again, with slope 46: equal steps, 46 times
+# finer than eight uniform bits have them, and from there on μ-law, too, loses a decibel a decibel. (No code is
+# 0: silence becomes code 128 and comes back as $8.6\cdot10^{-5}$.)
 
 # %%
 def mu_snr(level, mu=255):
@@ -1969,7 +2025,9 @@ curves = {"µ-law, 256 codes": [mu_snr(d) for d in levels],
 crossing = levels[np.flatnonzero(np.less(*curves.values()))[0]]
 claim("uniform steps win only within 10 to 14 dB of full scale", float(crossing), above=-14,
       below=-10, trivial=0.0)
-print(f"the curves cross near {crossing:.0f} dB")
+print(f"the curves cross near {crossing:.0f} dB; silence comes back as "
+      f"{float(mu_law_decode(mu_law_encode(torch.zeros(1)))):.1e}, slope at 0: "
+      f"{float(mu_law_slope(torch.zeros(1))):.0f}")
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(6.4, 3))
@@ -1983,7 +2041,7 @@ plt.show()
 # %% [markdown]
 # **Try it.** The sentence at a chosen level, with $2^b$ codes, uniform or μ-law; what is drawn is what is
 # played (brought back to full loudness). **Predict** first: at −30 dB, which is better, 8 uniform bits or 6
-# bits of μ-law?
+# bits of μ-law ($\mu=2^b-1$)?
 
 # %% tags=["hide-input"]
 def coded(bits=8, law="μ-law", level=-30):
@@ -2161,9 +2219,7 @@ claim("E16: Parseval with the powers; with the roots it fails", (np.abs(X_9) ** 
 # %% [markdown]
 # ### E17 · "Not square, therefore not invertible"
 #
-# A tall matrix of full rank is not square either, and its pseudo-inverse gives everything back. The mel
-# matrix is *wide*: of 129 dimensions it keeps 40 (section 9). And before it the modulus has already lost
-# the phase.
+# A tall matrix of full rank is not square either, and its pseudo-inverse gives everything back (section 9).
 
 # %%
 tall, v = torch.randn(6, 4, generator=g), torch.randn(4, generator=g)
@@ -2370,7 +2426,7 @@ break_it()
 # the codes. For $\mu\lvert x\rvert\gg1$ the step is proportional to $\lvert x\rvert$, so the
 # signal-to-noise ratio hardly depends on the level: $3\mu^2/\ln^2(1+\mu)$, 38 dB. Uniform 8-bit steps give
 # 49.9 dB to a full-scale sine, but a decibel less for every decibel of level: they are worse from about 12
-# dB below full scale (a sine; for speech earlier).
+# dB below full scale (a sine; this page's sentence, measured by its peak, already below −4 dB).
 #
 # **Ответ по-русски.** *Зачем.* 16-битный отсчёт принимает 65 536 значений — слишком много классов для
 # softmax; равномерное квантование на 8 бит (шаг $\Delta=2^{-7}$) даёт шум постоянной мощности
@@ -2386,7 +2442,7 @@ break_it()
 # % кодов. При $\mu\lvert x\rvert\gg1$ шаг пропорционален амплитуде, поэтому отношение сигнал/шум почти не
 # зависит от уровня: $3\mu^2/\ln^2(1+\mu)$, то есть 38 дБ. Равномерные 8 бит дают 49,9 дБ для синусоиды
 # полной шкалы, но при снижении уровня на 1 дБ теряют 1 дБ и проигрывают, когда уровень ниже примерно −12 дБ
-# (для синусоиды; для речи — раньше).
+# (для синусоиды; для речи, если мерить уровень по пику, — уже ниже примерно −4 дБ).
 #
 # **Typical mistake.** Giving the law without the quantiser; saying that the slope of $f$ grows; "μ-law
 # compresses frequencies".
@@ -2433,7 +2489,7 @@ break_it()
 # exactly if its matrix has full column rank; for the others show two inputs with one output.
 #
 # - *Before the file:* sampling loses all above $f_s/2$ (unless filtered out first it comes back as an alias
-#   $\lvert f-kf_s\rvert$); rounding to $b$ bits loses details below the step $\Delta$ (noise
+#   $\lvert f-kf_s\rvert$); rounding to $b$ bits loses the place inside a step $\Delta$ (noise
 #   $\Delta^2/12$).
 # - **Framing:** nothing but the last $(T-N)\bmod H$ samples, if the sound is not padded.
 # - **Window:** a diagonal matrix; it loses only samples where every window that reaches them is 0 (for Hann
@@ -2455,7 +2511,7 @@ break_it()
 # Линейный шаг не теряет ничего тогда и только тогда, когда ранг матрицы равен числу входов; для нелинейного
 # достаточно указать два разных входа с одинаковым выходом. *До файла*: дискретизация теряет частоты выше
 # $f_s/2$ (без фильтра они появятся как ложные частоты $\lvert f-kf_s\rvert$ — наложение спектров),
-# квантование — детали мельче шага $\Delta$ (шум $\Delta^2/12$). *Фреймы*: только последние $(T-N)\bmod H$
+# квантование — положение внутри шага $\Delta$ (шум $\Delta^2/12$). *Фреймы*: только последние $(T-N)\bmod H$
 # отсчётов, если сигнал не дополнен нулями. *Окно*: диагональная матрица; теряются лишь отсчёты, на которых
 # равны нулю все накрывающие их окна (для окна Ханна при $H<N$ — нулевой отсчёт), остальные
 # восстанавливаются: $\hat x[m]=\sum_rw[m-rH]\,y_r[m-rH]\big/\sum_rw[m-rH]^2$, где $y_r$ — обратное ДПФ
@@ -2490,14 +2546,28 @@ break_it()
 #
 # **References**
 #
-# - W. R. Bennett, [Spectra of quantized signals](https://doi.org/10.1002/j.1538-7305.1948.tb01340.x), Bell System Technical Journal, 1948: the noise Δ²/12.
-# - B. Smith, [Instantaneous companding of quantized signals](https://doi.org/10.1002/j.1538-7305.1957.tb03858.x), Bell System Technical Journal, 1957: μ-law.
-# - D. Gabor, [Theory of communication](https://doi.org/10.1049/ji-3-2.1946.0074), Journal of the IEE, 1946: the bound (31.15).
-# - J. W. Cooley, J. W. Tukey, [An algorithm for the machine calculation of complex Fourier series](https://doi.org/10.1090/S0025-5718-1965-0178586-1), Mathematics of Computation, 1965: the FFT.
-# - F. J. Harris, [On the use of windows for harmonic analysis with the discrete Fourier transform](https://doi.org/10.1109/PROC.1978.10837), Proceedings of the IEEE, 1978.
-# - S. S. Stevens, J. Volkmann, E. B. Newman, [A scale for the measurement of the psychological magnitude pitch](https://doi.org/10.1121/1.1915893), JASA, 1937: the mel.
-# - S. Davis, P. Mermelstein, [Comparison of parametric representations for monosyllabic word recognition](https://doi.org/10.1109/TASSP.1980.1163420), IEEE TASSP, 1980: MFCC.
-# - D. Griffin, J. Lim, [Signal estimation from modified short-time Fourier transform](https://doi.org/10.1109/TASSP.1984.1164317), IEEE TASSP, 1984: (31.17) and (31.25).
+# - W. R. Bennett, [Spectra of quantized signals](https://doi.org/10.1002/j.1538-7305.1948.tb01340.x), Bell
+# System Technical Journal, 1948: the noise Δ²/12.
+# - B. Smith,
+# [Instantaneous companding of quantized signals](https://doi.org/10.1002/j.1538-7305.1957.tb03858.x), Bell
+# System Technical Journal, 1957: μ-law.
+# - D. Gabor, [Theory of communication](https://doi.org/10.1049/ji-3-2.1946.0074), Journal of the IEE, 1946:
+# the bound (31.15).
+# - J. W. Cooley, J. W. Tukey,
+# [An algorithm for the machine calculation of complex Fourier series](https://doi.org/10.1090/S0025-5718-1965-0178586-1),
+# Mathematics of Computation, 1965: the FFT.
+# - F. J. Harris,
+# [On the use of windows for harmonic analysis with the discrete Fourier transform](https://doi.org/10.1109/PROC.1978.10837),
+# Proceedings of the IEEE, 1978.
+# - S. S. Stevens, J. Volkmann, E. B. Newman,
+# [A scale for the measurement of the psychological magnitude pitch](https://doi.org/10.1121/1.1915893), JASA,
+# 1937: the mel.
+# - S. Davis, P. Mermelstein,
+# [Comparison of parametric representations for monosyllabic word recognition](https://doi.org/10.1109/TASSP.1980.1163420),
+# IEEE TASSP, 1980: MFCC.
+# - D. Griffin, J. Lim,
+# [Signal estimation from modified short-time Fourier transform](https://doi.org/10.1109/TASSP.1984.1164317),
+# IEEE TASSP, 1984: (31.17) and (31.25).
 # - D. S. Park et al., [SpecAugment](https://arxiv.org/abs/1904.08779), Interspeech 2019.
 #
 # <!-- navigation -->

@@ -558,8 +558,9 @@ print(f"Vera's numbers from her two ratings: {vera.numpy().round(6)}; her row: "
       f"{(3 + Q_film @ vera).numpy().round(2)}")
 
 # %% [markdown]
-# ratings. Three independent witnesses for (43.5): a numerical minimiser that only sees the value of
-# $J_u$, scikit-learn's ridge regression, and the loop over the sum as it is printed.
+# Vera's row is complete, found from her two ratings. Three independent witnesses for (43.5): a numerical
+# minimiser that only sees the value of $J_u$, scikit-learn's ridge regression, and the loop over the sum as it
+# is printed.
 
 # %% tags=["hide-input"]
 Q_u = torch.randn(7, 3, generator=g)
@@ -981,7 +982,8 @@ if DATA == "bundled":
           above=scores["the true parameters"], trivial=rmse(model, train))
 
 # %% [markdown]
-# stars, $\sqrt{0.5^2+0.5^2/12}=0.52$ (a little less because clipping cuts the noise at the ends).
+# On the bundled data the last line is the floor, which no method can beat: noise of half a star and rounding to
+# half stars, $\sqrt{0.5^2+0.5^2/12}=0.52$ (a little less because clipping cuts the noise at the ends).
 # $\lambda$ is the best of section 6 on this same split, so the table is slightly optimistic. What is
 # missing between ALS and the floor is estimation error: the $d+1$ numbers of a user (and of an item) are
 # learned from some two dozen noisy ratings.
@@ -1284,7 +1286,8 @@ check("43.14", "a batch of all ratings is one step of gradient descent, lr/2 tim
 check("43.14", "and Q", one_step.Q, Q_0 - 0.025 * slope[1], atol=1e-12)
 
 # %% [markdown]
-# $\frac\lambda{n_u}p_u$, at every rating. Summed over an epoch that is minus half the gradient of
+# **A trap.** Most libraries subtract $\lambda p_u$, not $\frac\lambda{n_u}p_u$, at every rating. Summed over
+# an epoch that is minus half the gradient of
 # $\sum e^2+\lambda\big(\sum_un_u\lVert p_u\rVert^2+\sum_im_i\lVert q_i\rVert^2\big)$: another functional,
 # which weights the penalty by counts (Zhou et al. 2008 call its ALS version ALS-WR). A $\lambda$ cannot
 # be carried from one to the other.
