@@ -119,7 +119,7 @@ plt.rcParams["figure.dpi"] = 72                 # many figures: the page stays s
 DATA = "plays"            # or "ml-100k": every rating a click
 SEEDS = 5                 # nets behind each number
 GRID_D = [8, 16, 32]      # section 6: lengths of the vectors, numbers of samples
-GRID_SAMPLES = [1000, 4000, 16000]
+GRID_SAMPLES = [1000, 4000, 12000]
 DOT_EPOCHS = 32
 PAPER_RUNS = []           # full run: [d, users, first layer times] as in Rendle's Figure 3
 D_GMF = 16                # section 7
@@ -221,8 +221,8 @@ interact(draw_unit, w_p=slide("weight of the listener", 1.0), w_q=slide("weight 
 # %%
 settings = np.array(list(itertools.product(np.linspace(-2, 2, 17), repeat=3)))  # (4913, 3)
 unit = lambda p, q: relu(settings @ np.array([p, q, 1.0]))
-right = sum(((unit(*a) > unit(*c)).astype(int) for a in ((1, 1), (-1, -1))
-             for c in ((1, -1), (-1, 1))))
+right = sum((unit(*a) > unit(*c)).astype(int) for a in ((1, 1), (-1, -1))
+            for c in ((1, -1), (-1, 1)))
 claim("none of 4,913 single units orders all four pairs", int(right.max()), below=4, trivial=4)
 print(f"most of the four comparisons that one unit gets right: {right.max()}")
 
@@ -851,7 +851,7 @@ for length in (1, 16):
           atol=5 * float(off.std()) / n_pairs**0.5)
 
 # %% [markdown]
-# **Predict.** 16 dimensions and 16,000 samples: does the net come near 0? And if it is given the $d$ products
+# **Predict.** 16 dimensions and 12,000 samples: does the net come near 0? And if it is given the $d$ products
 # $p_f q_f$ instead of the vectors, so that it only has to *add*?
 
 # %%
@@ -984,7 +984,7 @@ claim(f"{least:,} samples and as many steps as {most:,} take: more steps do not 
 # With more samples the error falls, with more dimensions more samples are needed. The ablation changes only
 # the input: given $p\odot q$ (a shorter input, the same widths behind it) the net has to learn a sum, which it
 # does; so the multiplication is the hard part. Fewer samples also mean fewer steps of Adam here. The last claim
-# gives 1,000 samples as many steps as 16,000 take: that makes it worse than "always 0", perhaps as the net then
+# gives 1,000 samples as many steps as 12,000 take: that makes it worse than "always 0", perhaps as the net then
 # learns the noise by heart.
 #
 # </details>
