@@ -2413,9 +2413,9 @@ pd.DataFrame({f"implicit's BPR, {name}": found.mean() for name, found in by_libr
 # %%
 if DATA == "ml-100k":
     mean_of = lambda name: results[name]["nDCG@10"].mean()
-    claim("MovieLens: BPR 0.43, hardest of 4K 0.45, corrected in-batch 0.38 at least",
+    claim("MovieLens: BPR 0.43, hardest of 4K 0.44, corrected in-batch 0.38 at least",
           [mean_of("uniform, BPR"), mean_of("hardest of 4K, BPR"), mean_of("in-batch − log Q")],
-          above=[0.43, 0.45, 0.38], trivial=[mean_of("popularity alone")] * 3)
+          above=[0.43, 0.44, 0.38], trivial=[mean_of("popularity alone")] * 3)
     claim("and in-batch without correction and hardly any penalty below 0.15",
           judged["in-batch"]["nDCG@10"][0], below=0.15, trivial=mean_of("popularity alone"))
 
