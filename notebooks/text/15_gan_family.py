@@ -2175,7 +2175,8 @@ plt.show()
 # </details>
 #
 # An identity term that *stays* asks for something else than the judges do (a turned circle is not the same
-# circle); so it fades. What one that stays does to digits is in the last table of section 9. Without the cycle six of the eight pairs of maps do not return.
+# circle); so it fades. What one that stays does to digits is in the last table of section 9. Without the
+# cycle six of the eight pairs of maps do not return.
 #
 # One more condition: the two domains must hold **equal information**. From a photo one can draw the map, but
 # the colour of the roofs is lost on the way; then no $F$ can bring it back, and the cycle loss cannot be
@@ -2364,14 +2365,14 @@ plt.show()
 #
 # `make full NB=15` trains longer, on the bundled 4,000 digits, and measures on MNIST's 10,000 test digits.
 #
-# **Conditional GAN.** Of the ordered digits <!--full:15.heard_projection-->95.40<!--/full--> % are read as ordered
-# (label joined: <!--full:15.heard_joined-->91.90<!--/full--> %), of the real test digits
+# **Conditional GAN.** Of the ordered digits <!--full:15.heard_projection-->95.40<!--/full--> % are read as
+# ordered (label joined: <!--full:15.heard_joined-->91.90<!--/full--> %), of the real test digits
 # <!--full:15.accuracy-->95.39<!--/full--> %. The Fréchet distance (notebook 14) of generated to 1,000 random test
 # digits is <!--full:15.frechet_generated-->20.21<!--/full-->, of real training digits
 # <!--full:15.frechet_real-->15.43<!--/full-->. A classifier that saw 4,000 generated digits only
 # reads <!--full:15.learned_generated-->91.59<!--/full--> % of the test digits (aimed at: 92), three that saw
-# 40,000 of them <!--full:15.learned_more-->93.75<!--/full--> % on average: the generator, trained on 4,000 real ones, does not
-# run dry.
+# 40,000 of them <!--full:15.learned_more-->93.75<!--/full--> % on average: the generator, trained on 4,000
+# real ones, does not run dry.
 #
 # **CycleGAN**, digits to inverted digits (white to black), trained on two halves without pairs. "Returns": the
 # share of digits that the classifier still reads as themselves after the round trip; "translated": after the
@@ -2389,8 +2390,8 @@ plt.show()
 #
 # **BiGAN.** The error of $G(E(x))$ over the distance of random pairs of test digits is
 # <!--full:15.bigan_ratio-->0.686<!--/full-->; the authors' log has $5.95/9.60=0.62$. One nearest neighbour in
-# the codes reads <!--full:15.nn_encoder-->88.20<!--/full--> % of the test digits, in the codes of the *untrained*
-# encoder
+# the codes reads <!--full:15.nn_encoder-->88.20<!--/full--> % of the test digits, in the codes of the
+# *untrained* encoder
 # <!--full:15.nn_untrained-->82.45<!--/full--> %, in raw pixels <!--full:15.nn_pixels-->92.94<!--/full--> %. The authors (60,000
 # digits, 400 epochs) report 97.35 %, untrained 96.84 %: their gain over an untrained net is half a point.
 
@@ -2433,7 +2434,8 @@ def train_digit_cycle(n_steps, same=0.0, n_pairs=0, fades=True, cycle=0.1, batch
         steps[0](d_loss)
         loss = sum(-F.logsigmoid(D(fake)).mean() for D, fake in zip(judges, fakes))
         loss = loss + cycle * (mean_way(x, F_(fakes[1])) + mean_way(y, G(fakes[0])))
-        loss = loss + (max(0, 1 - 2 * t / n_steps) if fades else 1) * same * identity_loss(G, F_, x, y)
+        still = max(0, 1 - 2 * t / n_steps) if fades else 1
+        loss = loss + still * same * identity_loss(G, F_, x, y)
         if n_pairs:
             known = batch_of(first[:n_pairs], batch, g)
             loss = loss + cycle * (mean_way(G(known), 1 - known) + mean_way(F_(1 - known), known))
@@ -2602,9 +2604,10 @@ for name, solve in (("linear programme", emd), ("assignment", emd_assigned)):
     print(f"{name}: measured exponent in n {np.polyfit(np.log(counts), np.log(seconds), 1)[0]:.1f}")
 
 # %% [markdown]
-# In the full run, $n=300$ (90,000 unknowns), the linear programme takes <!--full:15.race_simplex-->162.0<!--/full-->
-# times the time of the network simplex, <!--full:15.race_assignment-->160.1<!--/full--> times that of the assignment
-# and <!--full:15.race_scipy-->0.250<!--/full--> times that of SciPy's function, the same programme.
+# In the full run, $n=300$ (90,000 unknowns), the linear programme takes
+# <!--full:15.race_simplex-->162.0<!--/full--> times the time of the network simplex,
+# <!--full:15.race_assignment-->160.1<!--/full--> times that of the assignment and
+# <!--full:15.race_scipy-->0.250<!--/full--> times that of SciPy's function, the same programme.
 #
 # ## Break it
 #

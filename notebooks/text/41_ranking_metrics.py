@@ -446,6 +446,8 @@ for beta in (0.5, 1.0, 2.0):
 # %%
 check("41.4", "the default is F1", f_beta(tp, fp, fn), sk.f1_score(host(liked), host(chosen)),
       atol=1e-12)
+
+# %%
 P_S = torch.tensor([[0.4, 0.3, 0.7], [0.8, 0.5, 0.2]], dtype=torch.float64, requires_grad=True)
 slopes = torch.autograd.grad((5 * P_S[0] * P_S[1] / (4 * P_S[0] + P_S[1])).sum(), P_S)[0]
 by_formula = 5 / (4 * P_S[0] + P_S[1]) ** 2 * torch.stack([P_S[1] ** 2, 4 * P_S[0] ** 2])
@@ -835,6 +837,8 @@ check("41.13", "at every k the best of all orders is the sorted one",
 natural = sk.dcg_score(grades, values, k=5, log_base=math.e)
 check("41.14", "natural logs multiply DCG by log2(e)",
       np.mean(each(dcg_loop, 5, "linear")) * math.log2(math.e), natural, rtol=1e-12)
+
+# %%
 top, ideal = (sk.dcg_score(grades[:1], by, k=5, log_base=math.e) for by in (values[:1], grades[:1]))
 check("41.14", "nDCG does not notice", ndcg_loop(lists[0], 5, "linear"), top / ideal, rtol=1e-12)
 for gain in ("exp", "linear"):                              # one user: 3, 2, 2, 1, 0, 0
@@ -1144,15 +1148,19 @@ finite_scores = tied.clamp(min=-9)
 check("41.20", "scikit-learn averages tied DCG the same way",
       dcg_at_k(rel_5, finite_scores, 3, "linear").mean(),
       sk.dcg_score(host(rel_5), host(finite_scores), k=3), rtol=1e-12)
+
+# %%
 hidden = [0, 1, 3], [2.0, 1.0, -math.inf], 3               # the 3 must not be shown
-check("41.20", "what must not be shown (-inf) is no hit, nor has it a gain",      [float(precision_at_k(*hidden)), float(dcg_at_k(*hidden, "linear"))],
+check("41.20", "what must not be shown (-inf) is no hit, nor has it a gain",
+      [float(precision_at_k(*hidden)), float(dcg_at_k(*hidden, "linear"))],
       [1 / 3, 1 / math.log2(3)], atol=1e-12)
 check("41.20", "… and if it is relevant the list has missed it", recall_at_k(*hidden), 1 / 2,
       atol=1e-12)
+
+# %%
 pair = average_precision_at_k([1, 0], [0.5, 0.5], 2)
 check("41.21", "one relevant of two tied items: the mean of 1 and 1/2, not scikit-learn's 1/2",
       [float(pair), sk.average_precision_score([1, 0], [0.5, 0.5])], [0.75, 0.5])
-
 
 # %% [markdown]
 # **A list under your hands.** The six films again. Drag a score: the list re-sorts, equal scores share
@@ -1455,8 +1463,8 @@ def novelty(recommended, shown):
     """
     shown = as_tensor(shown)
     if not ((shown == 0) | (shown == 1)).all():
-        raise ValueError("shown is 1 (or True) for items viewed before and 0 for the others, one value "
-                         "for every item of the catalogue; it is no list of ids")
+        raise ValueError("shown is 1 (or True) for items viewed before and 0 for the others, one "
+                         "value for every item of the catalogue; it is no list of ids")
     ids, real = listed_ids(recommended, shown.shape[-1] if shown.ndim else 0)
     if ids.ndim == 0 or ids.shape[:-1] != shown.shape[:-1]:
         raise ValueError(f"recommended {tuple(ids.shape)} and shown {tuple(shown.shape)} "
@@ -1575,8 +1583,8 @@ def surprise(author, counts):
         raise ValueError("counts of books must not be negative: give how many the user has rated")
     author, real = listed_ids(author, counts.shape[-1] if counts.ndim else 0)
     if author.ndim == 0 or author.shape[:-1] != counts.shape[:-1]:
-        raise ValueError(f"author {tuple(author.shape)} and counts {tuple(counts.shape)} must have the "
-                         "same users")
+        raise ValueError(f"author {tuple(author.shape)} and counts {tuple(counts.shape)} must have "
+                         "the same users")
     most = counts.max(-1, keepdim=True).values
     value = (1 + most - counts.gather(-1, author.clamp(min=0))) / (1 + most)
     return value.masked_fill(~real, torch.nan)
@@ -1812,7 +1820,6 @@ claim("by time and at random 80% train",
 claim("every split keeps every rating once: none is lost, none in both parts",
       [[len(both), len(both.unique(dim=0))] for both in map(torch.cat, ids.values())],
       [[len(ratings)] * 2] * 4, trivial=[[2 * len(ratings), len(ratings)]] * 4)
-
 
 # %% [markdown]
 # **How much future does the model see?** Over all pairs of a training and a test rating, the share in which
@@ -2083,6 +2090,8 @@ check("41.31", "kNN of the past, event by event", knn_each(train, last, past_onl
 T = torch.full((SHOP_USERS, SHOP_ITEMS), torch.nan, dtype=torch.float64, device=device)
 T[train.user, train.item] = train.time.double()
 few_times = last.user[:, None, None], last.time[:, None, None]
+
+# %%
 own = torch.arange(SHOP_USERS, device=device)[:, None] == few_times[0]
 exchanged = swapped(T, *few_times) != past_only(T, *few_times)
 distance = (T - few_times[1]).abs()
@@ -2401,8 +2410,8 @@ claim("ten unseen items for everybody, so none at -inf is shown",
       [bool(s.topk(10).values.isfinite().all()) for s in ranked_by.values()])
 claim("every degradation raises some metric",
       (table.iloc[1:] > table.iloc[0]).any(axis=1).to_numpy())
-print(f"{int((relevant.sum(1) == 0).sum())} of {len(relevant)} users have no relevant test item: left "
-      "out of nDCG and recall")
+print(f"{int((relevant.sum(1) == 0).sum())} of {len(relevant)} users have no relevant test item: "
+      "left out of nDCG and recall")
 table.round(3)
 
 # %% tags=["hide-input"]

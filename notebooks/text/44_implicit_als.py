@@ -682,7 +682,7 @@ def as_csr(S):
         S = np.asarray(S)
     if S.ndim != 2 or S.dtype.kind not in "biuf":
         raise ValueError(f"S must be an (n, m) table of counts, got {S.dtype} of shape {S.shape}")
-    if ((S.tocoo().data if scipy.sparse.issparse(S) else S) < 0).any():        # duplicates may hide it
+    if ((S.tocoo().data if scipy.sparse.issparse(S) else S) < 0).any():   # duplicates may hide it
         raise ValueError("counts must be finite and >= 0: a dislike is no count")
     if S.dtype.kind in "biu" or S.dtype == np.float16:              # 300 plays do not fit a byte
         S = S.astype(np.float64 if S.dtype.kind in "biu" else np.float32)
@@ -694,8 +694,8 @@ def as_csr(S):
 def padded_rows(S, c, k, room=400_000):
     """Blocks (rows (B,), items (B, L), confidences (B, L)) of the rows with clicks.
 
-    B L k <= room, or B = 1. S: CSR (n, m); c: confidences of its entries. Rows of about one length (steps of 15 %) share a
-    block; filled up with item m, confidence 1.
+    B L k <= room, or B = 1. S: CSR (n, m); c: confidences of its entries. Rows of about one length
+    (steps of 15 %) share a block; filled up with item m, confidence 1.
     """
     grid = np.unique(np.ceil(1.15 ** np.arange(170)).astype(np.int64))
     length = np.diff(S.indptr)
@@ -736,8 +736,8 @@ def half_step(blocks, penalty, Y, biases, X=None, cg_steps=0):
         try:
             X[rows] = (solve_long if V.shape[1] >= V.shape[2] else solve_short)(V, c - 1, h)
         except torch.linalg.LinAlgError:
-            raise ValueError(f"alpha / lam is beyond what {V.dtype} resolves: take a smaller alpha, "
-                             "a larger lam, or counts in float64") from None
+            raise ValueError(f"alpha / lam is beyond what {V.dtype} resolves: take a smaller "
+                             "alpha, a larger lam, or counts in float64") from None
     return (X * root) @ O.mT
 
 # %%
@@ -1139,7 +1139,7 @@ def item_knn(S):
     np.fill_diagonal(cosine, 0)
     return seen @ cosine
 
-# %%
+
 def expected_plays(log):
     """Scores (n, m): plays of each pair that the true model expects at the times of the events."""
     truth, total = data.truth("plays"), np.zeros((log.n_users, log.n_items))
@@ -1551,7 +1551,8 @@ claim("… and at this λ' the lists are hardly better than popularity's", level
 claim("with a λ' of its own the SVD end, w0 = 1, comes within a tenth of the best", own[0],
       above=0.9 * max(own), trivial=levels[0, 2])
 claim("the end without silence does not", own[-1], below=0.75 * max(own), trivial=max(own))
-free, freer = (ials(fit_part.astype(np.float64), D, 1e5, lam * 1e5, N_SWEEPS) for lam in (0.3, 0.003))
+free, freer = (ials(fit_part.astype(np.float64), D, 1e5, lam * 1e5, N_SWEEPS)
+               for lam in (0.3, 0.003))
 claim("take the penalty away as well (λ' = 0.3), and the silent cells score near 1",
       free.score(slice(None)).numpy()[~seen_mask].mean(), above=0.75, trivial=levels[2, 1])
 
@@ -2175,7 +2176,8 @@ def one_split(number, settings):
     R = scipy.sparse.csr_matrix((stars.data[keep], (row[keep], column[keep])), stars.shape)
     explicit = explicit_als(R, 10, 0.05, 15)
     u, i = b.nonzero()
-    hidden_stars, column_stars = stars[u, i].A1, R.sum(0).A1 / np.maximum(np.diff(a.tocsc().indptr), 1)
+    hidden_stars = stars[u, i].A1
+    column_stars = R.sum(0).A1 / np.maximum(np.diff(a.tocsc().indptr), 1)
     rmse = [np.sqrt(np.mean((guess - hidden_stars) ** 2)) for guess in (
         explicit[u, i].numpy(), column_stars[i])]
     scores = {"popularity": popularity(a), "explicit ALS": explicit, "item kNN": item_knn(a),
@@ -2771,7 +2773,8 @@ print(f"exact sweep, d = {SPEED_D}: {1e3 * ours_s:.0f} ms, implicit's {1e3 * lib
 print(f"J = {J_library:,.0f} after 15 of its iterations, {1e3 * lib_J:.0f} ms;"
       f" our {n_needed} sweeps to "
       f"it: {1e3 * ours_J:.0f} ms: " + verdict(ours_J, lib_J))
-print(f"memory beside the counts: padded ids, confidences {held:.1f} MB; a block of 1.6 MB, or one row")
+print(f"memory beside the counts: padded ids, confidences {held:.1f} MB; a block of 1.6 MB, "
+      "or one row")
 
 # %% [markdown]
 # On the simulated log the first race is won or about even, the second is lost: the rows are short, and three

@@ -69,7 +69,7 @@
 # </details>
 #
 # <!-- navigation -->
-# previous: [44 Implicit ALS](44_implicit_als.ipynb) · map: [00 Start here](00_start_here.ipynb)
+# previous: [44 Implicit ALS](44_implicit_als.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [46 Neural collaborative filtering](46_neural_cf.ipynb)
 # <!-- /navigation -->
 
 # %% tags=["hide-input"]
@@ -2678,5 +2678,5 @@ break_it()
 #   [The MovieLens datasets: history and context](https://doi.org/10.1145/2827872), ACM TiiS, 2015.
 #
 # <!-- navigation -->
-# previous: [44 Implicit ALS](44_implicit_als.ipynb) · map: [00 Start here](00_start_here.ipynb)
+# previous: [44 Implicit ALS](44_implicit_als.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [46 Neural collaborative filtering](46_neural_cf.ipynb)
 # <!-- /navigation -->
