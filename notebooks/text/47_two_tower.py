@@ -140,11 +140,7 @@ N_STEPS = 300             # training steps, batches of B
 B = 128
 K = 8                     # negatives a row
 LR = 0.03                 # Adam, falling to a twentieth
-PENALTY = {"full softmax": 2e-4, "uniform, softmax": 1e-4, "uniform, BPR": 1e-4,
-           "uniform, BCE": 1e-5,
-           "popularity": 3e-4, "popularity − log Q": 1e-4, "in-batch": 3e-4,
-           "in-batch − log Q": 2e-4,
-           "hardest of all, BPR": 3e-6, "hardest of 4K, BPR": 1e-4, "mean of plays": 3e-5}
+PENALTIES = [2e-4, 1e-4, 1e-4, 1e-5, 3e-4, 1e-4, 3e-4, 2e-4, 3e-6, 1e-4, 3e-5]     # of RECIPES
 TUNE = False              # choose the penalties anew, on a validation part of the training set
 GRID_PENALTY = [1e-6, 1e-5, 3e-5, 1e-4, 2e-4, 3e-4, 1e-3]     # from which they were chosen
 IALS = [16, 10.0, 60.0]    # of 44: factors, confidence, penalty
@@ -920,6 +916,10 @@ def full_softmax(model, user, item, among=None):
 # </details>
 
 # %%
+RECIPES = ("full softmax", "uniform, softmax", "uniform, BPR", "uniform, BCE", "popularity",
+           "popularity − log Q", "in-batch", "in-batch − log Q", "hardest of all, BPR",
+           "hardest of 4K, BPR", "mean of plays")
+PENALTY = dict(zip(RECIPES, PENALTIES))
 new = torch.zeros(m, dtype=torch.bool)
 new[torch.randperm(m, generator=torch.Generator().manual_seed(4))[:m // 5]] = True
 old_ids = (~new).nonzero()[:, 0]
