@@ -28,7 +28,7 @@
 #
 # Prerequisites: convolutional networks, backpropagation, matrix traces.
 #
-# **Time** 50 s on 2 CPU cores · **Memory** 1.0 GB · **Data** photos that scikit-image, scikit-learn and matplotlib ship, three styles and a small network of the course · **Exam questions** 1, 2, 20, 21
+# **Time** 70 s on 2 CPU cores · **Memory** 1.0 GB · **Data** photos that scikit-image, scikit-learn and matplotlib ship, three styles and a small network of the course · **Exam questions** 1, 2, 20, 21
 #
 # <!-- navigation -->
 # previous: [00 Start here](00_start_here.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [12 Image restoration](12_image_restoration.ipynb)

@@ -29,7 +29,7 @@
 #
 # Prerequisites: convolutions, Adam, conditional expectation; Gram matrices and style are not needed here.
 #
-# **Time** 50 s on 2 CPU cores · **Memory** 1.2 GB · **Data** 10 photos for training and 4 held out, shipped with scikit-image, scikit-learn, matplotlib · **Exam questions** 22
+# **Time** 60 s on 2 CPU cores · **Memory** 1.2 GB · **Data** 10 photos for training and 4 held out, shipped with scikit-image, scikit-learn, matplotlib · **Exam questions** 22
 #
 # <!-- navigation -->
 # previous: [11 Style transfer](11_style_transfer.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [13 Autoencoders and the variational autoencoder](13_vae.ipynb)
