@@ -270,7 +270,7 @@ MUTANTS = [
     ("return torch.where(counts > 0, (counts / top) ** beta, 0.0)", "return torch.where(counts > 0, counts / top, 0.0)", "47.17"),
     ("draw = lambda size: (torch.randint(m, (size,), generator=generator)", "draw = lambda size: (torch.randint(m - 1, (size,), generator=generator)", "47.17"),
     ("left = free[user[b]] * (1.0 if weight is None else weight)", "left = free[user[b]] * 1.0", "47.17"),
-    ("bad = seen[rows, items]", "bad = ~seen[rows, items]", "47.17"),
+    ("b, c = seen[rows, items].nonzero(as_tuple=True)", "b, c = (~seen[rows, items]).nonzero(as_tuple=True)", "47.17"),
     ("return scores.masked_fill(seen, -torch.inf).topk(k, dim=1).indices", "return scores.topk(k, dim=1).indices", "47.17"),
     ("return scores.masked_fill(seen, -torch.inf).topk(k, dim=1).indices", "return scores.masked_fill(seen, torch.inf).topk(k, dim=1, largest=False).indices", "47.17"),
     ("pos, neg = pos - q_pos, neg - q_neg", "pos, neg = pos + q_pos, neg + q_neg", "47.18"),
