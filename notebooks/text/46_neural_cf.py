@@ -1199,8 +1199,8 @@ claim("scores that are all alike get no hit", float(alike), below=1e-9, trivial=
 # **The opponents.** *Popularity*, and *item kNN* (the sum of cosines to the tracks played, nothing tuned).
 # *MF with biases*: $a_{ui}=b+b_u+b_i+\langle p_u,q_i\rangle$, the same loss, the same negatives. GMF, MLP,
 # NeuMF and MF each get their *own* penalty and number of epochs: those with the best HR@10 of the validation
-# items, tried with one net a penalty (tuning one side only is what Rendle found at fault). Wider layers and other
-# steps, tried beforehand for the MLP, gained no more than the spread of its seeds. *iALS* is that of [44](44_implicit_als.ipynb), written densely: all cells, no negatives, $\lambda$ tuned. And **the
+# items, tried with one net a penalty (tuning one side only is what Rendle found at fault). Wider layers and
+# other steps, tried beforehand for the MLP, gained no more than the spread of its seeds. *iALS* is that of [44](44_implicit_als.ipynb), written densely: all cells, no negatives, $\lambda$ tuned. And **the
 # truth**: what the true model of the plays says at the moment of the hidden event. All nets have 16 numbers a
 # user.
 
@@ -2697,7 +2697,7 @@ break_it()
 # при $c=(0{,}1;\,0{,}2)$ превращается в $(1{,}1;\,0)$; с признаками $x$ (возраст и т. п.) получается
 # $(W_U)_{:,u}+Vx+c$.
 #
-# *Скалярное произведение.* Нет, не содержит. Логит сети с ReLU — непрерывная *кусочно-линейная* функция от
+# *Скалярное произведение.* Нет, не может. Логит сети с ReLU — непрерывная *кусочно-линейная* функция от
 # $(p,q)$, на каждом куске её вторые производные равны нулю. У $\langle p,q\rangle=\sum_fp_fq_f$ смешанная
 # производная $\partial^2/\partial p_f\partial q_f$ всюду равна 1. Поэтому ни при каких весах они не совпадают
 # ни на каком открытом множестве (сигмоида монотонна: равенство вероятностей равносильно равенству логитов).
