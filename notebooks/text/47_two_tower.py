@@ -140,6 +140,7 @@ SPLIT = "pairs"          # a fifth of all pairs; "items": a quarter of each item
 K_DIM = 16                # length of the towers' vectors
 N_SEEDS = 5               # independent nets, trained side by side
 N_STEPS = 300             # training steps, batches of B
+N_SIDE = 300              # the same for new tracks, the mean of plays, and the lists to move
 B = 128
 K = 8                     # negatives a row
 LR = 0.03                 # Adam, falling to a twentieth
@@ -979,7 +980,7 @@ of_new, of_old, length_of_new = {}, {}, {}
 for name, make in makers.items():
     model = train(TwoTower(IdTower(N_SEEDS, n, K_DIM), make()),
                   lambda *args: full_softmax(*args, among=old_ids), old_pairs,
-                  PENALTY["full softmax"])
+                  PENALTY["full softmax"], n_steps=N_SIDE)
     scores = every(model)
     of_new[name] = [auc_among(s, seen | hidden, new.nonzero()[:, 0]) for s in scores]
     of_old[name] = judge(scores, seen | new, hidden & ~new)["nDCG@10"].to_numpy()
@@ -1076,7 +1077,7 @@ of_played, training_loss, some = {}, {}, pairs[:, ::9]
 for name, leave_out in (("left out of the mean", True), ("in the mean", False)):
     model = TwoTower(PlayedTower(N_SEEDS, seen, K_DIM, leave_out), IdTower(N_SEEDS, m, K_DIM))
     train(model, lambda net, user, item: full_softmax(net, (user, item), item), pairs,
-          PENALTY["mean of plays"], n_steps=5 * N_STEPS // 8)
+          PENALTY["mean of plays"], n_steps=5 * N_SIDE // 8)
     with torch.no_grad():
         ids = torch.arange(n).expand(N_SEEDS, n), torch.arange(m).expand(N_SEEDS, m)
         of_played[name] = judge(model.scores((ids[0], None), ids[1]), seen, hidden)
@@ -2252,9 +2253,9 @@ def beta_loss(model, user, item):
                                 log_q[1].flatten(0, 1))
 
 # %%
-of_beta = every(train(id_towers(5), beta_loss, pairs, 2e-4, n_steps=N_STEPS // 2))
+of_beta = every(train(id_towers(5), beta_loss, pairs, 2e-4, n_steps=N_SIDE // 2))
 of_K = {k: every(train(id_towers(2), sampled(sampled_softmax_loss, seen, n_neg=k), pairs, 2e-4,
-                       n_steps=N_STEPS // 2)) for k in GRID_K}
+                       n_steps=N_SIDE // 2)) for k in GRID_K}
 grid_beta, grid_K = judge(of_beta, seen, hidden), {k: judge(s, seen, hidden).mean() for k,
                                                    s in of_K.items()}
 
