@@ -16,7 +16,7 @@ BOOK = book("46")
 @pytest.fixture(scope="module")
 def nb():
     names = BOOK.definitions()
-    names["device"] = torch.device("cpu")           # the setup cell sets it on the page
+    names |= {"device": torch.device("cpu"), "ZERO": math.sqrt(1.13**2 - 0.85**2)}     # computed in cells of the page
     return names
 
 
