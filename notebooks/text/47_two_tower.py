@@ -2514,8 +2514,8 @@ claim("mask and correction together, B = 128: the best shares are π, to within 
 # ## 12. ☆ A library's BPR, and a published table
 #
 # [Recommenders](https://github.com/recommenders-team/recommenders) publish nDCG@10 for MovieLens 100K (75/25
-# within each film, see 44): BPR 0.442, BiVAE 0.475. The library `implicit` has a BPR, too, and on that split
-# its default settings reach <!--full:47.implicit BPR as it is-->–<!--/full-->. Is it the settings? Ask it how
+# within each film, see 44): BPR 0.442, BiVAE 0.475. The library `implicit` has a BPR, too. Is it
+# the same one? Ask it how
 # it draws its negatives. Start all its vectors at 0; then after one epoch with a small learning rate $\eta$
 # the offset of an item is $\frac\eta2$ times (how often it was the positive, less how often the negative). If
 # negatives are uniform, that grows with $n_i$ with slope 1; if they are drawn by popularity, it does not grow
