@@ -1215,8 +1215,8 @@ claim("scores that are all alike get no hit", float(alike), below=1e-9, trivial=
 # *MF with biases*: $a_{ui}=b+b_u+b_i+\langle p_u,q_i\rangle$, the same loss, the same negatives. GMF, MLP,
 # NeuMF and MF each get their *own* penalty and number of epochs: those with the best HR@10 of the validation
 # items, tried with one net a penalty (tuning one side only is what Rendle found at fault). The MLP takes twice
-# the step, which saves epochs; wider layers and other steps, tried beforehand, gained no more than the spread of
-# its seeds. *iALS* is that of [44](44_implicit_als.ipynb), written densely: all cells, no negatives, $\lambda$
+# the step, which saves epochs; wider layers and other steps, tried beforehand, gained no more than the spread
+# of its seeds. *iALS* is that of [44](44_implicit_als.ipynb), written densely: all cells, no negatives, $\lambda$
 # tuned. And **the truth**: what the true model of the plays says at the moment of the hidden event. All nets
 # have 16 numbers a user.
 
@@ -2521,8 +2521,7 @@ print(f"nDCG@10, 75/25 within items: NeuMF {np.mean(of_split):.3f}, popularity {
 claim("NeuMF is ahead of popularity on 44's split", np.mean(of_split), above=1.3 * by_popularity,
       trivial=by_popularity)
 if DATA == "ml-100k":
-    claim("MovieLens: Wide & Deep reaches an AUC of 0.775", auc["Wide & Deep"].mean(), above=0.775,
-          trivial=0.5)
+    claim("MovieLens: AUC of Wide & Deep", auc["Wide & Deep"].mean(), above=0.775, trivial=0.5)
     claim("MovieLens: DCN reaches 0.77", auc["DCN"].mean(), above=0.77, trivial=0.5)
     claim("MovieLens: log-loss of Wide & Deep", quality["Wide & Deep"][:, 1].mean(), below=0.57,
           trivial=quality["always the base rate"][0, 1])
