@@ -41,29 +41,32 @@
 # | symbol | in code | shape, unit or range |
 # |---|---|---|
 # | $y_i^1,\ y_i^0$; $w_i$ | `with_it`, `without`; `chose` | outcome of user $i$ with and without the feature; has it: 1, else 0 |
-# | $X,\ Y$; $n_1,\ n_2$ | `x`, `y` | treatment and control, one number a user; users in each |
+# | $X,\ Y$; $n_1,\ n_2$; $n$, $N$ | `x`, `y` | treatment and control, one number a user; their users; users of one group, of all |
 # | $\bar X$; $m_0$; $\mu$ | `mean0` | mean of the sample; mean under $H_0$; true mean |
-# | $\sigma$; $s^2$ | `sigma` | standard deviation of one user, known; sample variance |
+# | $\sigma$; $s^2$; $s_p^2$ | `sigma`; `variance` | standard deviation of one user; sample variance; pooled |
 # | $\gamma$ | `skewness` | skewness of one user |
-# | $\delta$; $\hat\delta$ | `delta`; `estimate` | true effect; its estimate, always treatment minus control |
-# | $\mathrm{SE}$ | `error` | standard error of an estimate |
+# | $\delta$; $\hat\delta$; $\delta_{\min}$ | `delta`; `estimate` | true effect; its estimate, treatment minus control; minimum detectable effect |
+# | $\mathrm{SE}$; $\eta$ | `error`; `shift` | standard error of an estimate; $\delta/\mathrm{SE}$ |
 # | $H_0$ | – | the null hypothesis |
-# | $\alpha$; $\beta$ | `alpha`; `1 - power` | error rates: type I; type II |
-# | $z,\ t$; $z_q,\ t_{\nu,q}$ | `statistic`; `quantile` | statistics; quantiles at probability $q$ |
-# | $\Phi$; $\varphi$ | `stats.norm.cdf` | standard normal distribution function; density |
+# | $\alpha$; $\beta$ | `alpha`; `1 - power` | probability of a type I error; of a type II error |
+# | $z,\ t$; $z_q,\ t_{\nu,q}$; $h$ | `statistic` | test statistics; quantiles at probability $q$; a critical value |
+# | $\Phi$; $\varphi$; $f_X$ | `stats.norm` | standard normal distribution function; density; density of one user |
 # | $\nu$ | `df` | degrees of freedom |
-# | $p$ | `p_value` | p-value |
-# | $f_1,\ f_2$ | `rate` | share of successes in each group |
-# | $G$; $\pi_g$; $O_g$; $\chi^2$ | `shares`; `counts` | groups; planned share, users of group $g$; statistic of Pearson |
+# | $p$; $T$; $F_0$ | `p_value` | p-value; a statistic; its distribution function under $H_0$ |
+# | $k_1,\ k_2$; $f_1,\ f_2$; $\bar f$ | `successes`; `rate`; `both` | successes; their shares; share in both groups together |
+# | $G$; $\pi_g$; $O_g$; $\chi^2$ | `shares`; `counts` | groups; planned share, users of group $g$; Pearson's statistic |
 # | $\lambda$ | `lam` | noncentrality |
 # | $u$ | `u` | hash of a user as a number in $[0,1)$ |
-# | $a_i,\ b_i$; $r$ | `numerator`, `denominator`; `ratio` | clicks, views of user $i$; ratio of their sums |
+# | $a_i,\ b_i$; $r$; $\Sigma$ | `numerator`, `denominator`; `ratio` | clicks, views of user $i$; ratio of their sums; covariance matrix |
+# | $\rho$; $\tau$ | `alike`; `total` | correlation of two views of one user; sum of the Beta parameters |
 # | $R_1$; $U_1,\ U_2$ | `rank_sum`; `U1`, `U2` | sum of the ranks of $X$; counts of pairs |
 # | $c_j$ | `tied` | size of a group of tied values |
-# | $F(j,v)$ | `ways` | probability of $j$ ranks with sum $v$ |
-# | $\theta,\ \theta^*$ | `statistic` | a statistic of the sample, of a resample |
+# | $v_i$; $W_i(j,v)$ | `ranks`; `W` | ranks; probability that $j$ of the first $i$ are chosen, with sum $v$ |
+# | $\hat\theta,\ \theta^*$; $B$ | `statistic`; `n_resamples` | statistic of the sample, of a resample; resamples |
+# | $\omega$ | `nulls` | share of experiments without an effect |
 # | $\kappa$ | `ratio` | $n_2/n_1$ |
-# | $\phi$ | `nulls` | share of experiments without an effect |
+# | $M$; $L(n)$ | `total`; `expected_loss` | users to come; expected loss |
+# | $\varepsilon$ | `lift` | relative effect $\delta/\mu$ |
 #
 # </details>
 #
@@ -89,6 +92,7 @@ import hashlib
 import math
 from itertools import accumulate, combinations
 from numbers import Integral
+from statistics import NormalDist
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -111,7 +115,7 @@ USERS = 20_000            # users of the simulated product
 COST_USERS = 50_000       # timing of the hash
 GRID = 2_000              # experiments a cell of the last map
 GRID_SIZES = ((20, 20), (200, 20))
-GRID_RATIOS = (1, 5)      # standard deviations, treatment over control
+GRID_RATIOS = (0.2, 1, 5)      # standard deviations, treatment over control
 GRID_SHAPES = (0, 2)      # skewness of one user
 
 # %% [markdown]
@@ -559,7 +563,7 @@ plt.show()
 # first correction (Edgeworth) is that skewness, with $\Phi$ and $\varphi$ the normal distribution function
 # and density:
 #
-# $$\Pr(z>c)\approx 1-\Phi(c)+\frac{\gamma}{6\sqrt n}\,(c^2-1)\,\varphi(c). \tag{51.6}$$
+# $$\Pr(z>h)\approx 1-\Phi(h)+\frac{\gamma}{6\sqrt n}\,(h^2-1)\,\varphi(h). \tag{51.6}$$
 #
 # Spending is skewed: most people buy nothing. The exponential law ($\gamma=2$) has an exact answer to
 # compare with, because the sum of $n$ such numbers is a gamma variable.
@@ -722,10 +726,11 @@ t5 = t_test(errors)
 counted = {"t, normal quantile": (t5.statistic.abs() > 1.96).double().mean(),
            "t, Student's quantile": (t5.p_value < 0.05).double().mean()}
 for name, rate in counted.items():
-    print(f"{name:22s} rejects a true H0 in {rate:.2f} of the experiments, n = 5")
+    print(f"{name:22s} rejects a true H0 in {rate:.3f} of the experiments, n = 5")
 exactly = 2 * stats.t.sf(1.96, 4)
+print(f"by Student's law, 1.96 instead of 2.78: {exactly:.3f}")
 mc = 4 * math.sqrt(exactly * (1 - exactly) / EXPERIMENTS)
-claim("normal quantiles: 2 P(t4 > 1.96) = 0.12, within 4 standard errors",
+claim("normal quantiles: 2 P(t4 > 1.96), within 4 standard errors",
       abs(counted["t, normal quantile"] - exactly), below=mc, trivial=abs(0.05 - exactly))
 check("51.9", "Student's quantiles: 0.05, within 4 standard errors",
       abs(counted["t, Student's quantile"] - 0.05), below=4 * math.sqrt(0.0475 / EXPERIMENTS))
@@ -933,8 +938,8 @@ claim("unequal groups, few successes: the pooled error keeps nearer to 0.05",
 
 # %%
 nsw = nsw_mixtape.load_pandas().data
-x, y = (torch.as_tensor(nsw.re78[nsw.treat == w].to_numpy(float)).to(device) for w in (1, 0))
-tests = {"pooled": pooled_t_test(x, y), "Welch": welch_t_test(x, y)}
+treated, control = (torch.as_tensor(nsw.re78[nsw.treat == w].to_numpy(float)) for w in (1, 0))
+tests = {"pooled": pooled_t_test(treated, control), "Welch": welch_t_test(treated, control)}
 for name, found in tests.items():
     error = found.estimate / found.statistic
     print(f"NSW, {name:6s}: effect {found.estimate:.0f} ± {error:.0f} dollars, df {found.df:.0f}, "
@@ -947,7 +952,7 @@ claim("and its standard error: pooled", tests["pooled"].estimate / tests["pooled
 hiv = thornton_hiv.load_pandas().data.dropna(subset=["got", "any"])
 came = hiv.groupby("any").got.agg(["sum", "size"]).loc[[1.0, 0.0]]
 paid = proportion_z_test(came["sum"].to_numpy(), came["size"].to_numpy())
-idle = proportion_z_test([int((x == 0).sum()), int((y == 0).sum())], [len(x), len(y)])
+idle = proportion_z_test([int((part == 0).sum()) for part in (treated, control)], [185, 260])
 print(came.assign(share=(came["sum"] / came["size"]).round(3)).to_string())
 print(f"Thornton: {paid.estimate:+.3f}, 95 % from {paid.interval[0]:.3f} to {paid.interval[1]:.3f},"
       f" z = {paid.statistic:.1f}")
@@ -991,11 +996,10 @@ print({name: round(float(rate), 2) for name, rate in false_alarms.items()})
 # %% [markdown]
 # **First repair: one number a user.** Test the mean of $a_i/b_i$, clicks over views of user $i$. That is
 # honest, but another metric: each user weighs the same. **Second repair: the delta method**, for the ratio of
-# sums $r=\sum_ia_i/\sum_ib_i=\bar a/\bar b$ itself. With the function $g(a,b)=a/b$ and its gradient
-# $(1/b,\,-a/b^2)$, a small error of $(\bar a,\bar b)$ moves $r$ by
-# $\frac{1}{\bar b}(\mathrm d\bar a-r\,\mathrm d\bar b)$. Hence
+# sums $r=\sum_ia_i/\sum_ib_i=\bar a/\bar b$ itself. Its gradient is $\nabla r=(1/\bar b,\,-\bar a/\bar b^2)$, so a
+# small error of $(\bar a,\bar b)$ moves $r$ by $\frac{1}{\bar b}(\mathrm d\bar a-r\,\mathrm d\bar b)$. Hence
 #
-# $$\operatorname{Var}r\approx\nabla g^\top\,\frac{\Sigma}{n}\,\nabla g=\frac1{n\,\bar b^2}\Big(s_a^2-2r\,s_{ab}+r^2s_b^2\Big), \tag{51.13}$$
+# $$\operatorname{Var}r\approx\nabla r^\top\,\frac{\Sigma}{n}\,\nabla r=\frac1{n\,\bar b^2}\Big(s_a^2-2r\,s_{ab}+r^2s_b^2\Big), \tag{51.13}$$
 #
 # $\Sigma$ the sample covariance matrix of $(a_i,b_i)$. **Third repair: linearisation.** The bracket is the
 # variance of one number a user, $a_i-r\,b_i$:
@@ -1124,7 +1128,7 @@ claim("delta and linearised agree on the decision in 97 % of the experiments and
 # $$\operatorname{Var}r=\frac{f(1-f)}{nb}\,\big(1+(b-1)\rho\big). \tag{51.15}$$
 #
 # The bracket is the *design effect*: a test on views divides by an error that is too small by its root. For a
-# Beta law with parameters of sum $c$, $\rho=1/(1+c)$; here $1/3$. **Predict**: more views per user, the same
+# Beta law with parameters of sum $\tau$, $\rho=1/(1+\tau)$; here $1/3$. **Predict**: more views per user, the same
 # number of users. Do the false alarms fall or rise?
 
 # %%
@@ -1140,7 +1144,7 @@ check("51.15", "false alarms are those of a z that is twice too large, within 4 
 
 # %% tags=["hide-input"]
 def draw_unit(total=2.0, ax=None):
-    """False alarms of a test on views, by views per user; total: sum c of the Beta parameters."""
+    """False alarms of a test on views, by views per user; total: sum τ of the Beta parameters."""
     ax = plt.subplots(figsize=(4.6, 2.8))[1] if ax is None else ax
     many = np.arange(1, 41)
     alike = 1 / (1 + total)
@@ -1158,7 +1162,7 @@ plt.show()
 
 # %% tags=["nbval-ignore-output"]
 interact(draw_unit, total=SelectionSlider(options=[0.5, 1.0, 2.0, 4.0, 9.0, 30.0, 99.0], value=2.0,
-                                          description="c"), ax=fixed(None));
+                                          description="τ"), ax=fixed(None));
 
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
@@ -1264,9 +1268,9 @@ exercise("51.E", count_pairs, [((x, y), len(x) * len(y) - stats.mannwhitneyu(x, 
 # **The null distribution, exactly.** Under $H_0$ (both groups from one law) every choice of $n_1$ of the $N$
 # observed ranks is equally likely. Draw them one after the other: go through the ranks $v_1..v_N$; with $j$
 # of $n_1$ chosen among the first $i-1$, the next is taken with probability $\frac{n_1-j}{N-i+1}$. So for
-# $F_i(j,v)$, the probability of $j$ chosen with sum $v$ after $i$ of them,
+# $W_i(j,v)$, the probability of $j$ chosen with sum $v$ after $i$ of them,
 #
-# $$F_i(j,v)=F_{i-1}(j,v)\Big(1-\frac{n_1-j}{N-i+1}\Big)+F_{i-1}(j-1,v-v_i)\,\frac{n_1-j+1}{N-i+1}. \tag{51.18}$$
+# $$W_i(j,v)=W_{i-1}(j,v)\Big(1-\frac{n_1-j}{N-i+1}\Big)+W_{i-1}(j-1,v-v_i)\,\frac{n_1-j+1}{N-i+1}. \tag{51.18}$$
 #
 # Ties change nothing: mid-ranks doubled are integers. **For large groups** $R_1$ is nearly normal. Its
 # moments are those of a sum drawn without replacement from $N$ numbers with variance $\frac{N^2-1}{12}$,
@@ -1290,14 +1294,14 @@ def rank_sum_law(ranks, n1):
     ranks = sorted(ranks)
     N, top = len(ranks), sum(ranks[-n1:])
     chosen = np.arange(n1 + 1)
-    F = np.zeros((n1 + 1, top + 1))
-    F[0, 0] = 1.0
+    W = np.zeros((n1 + 1, top + 1))
+    W[0, 0] = 1.0
     for i, v in enumerate(ranks):
         take = np.clip((n1 - chosen) / (N - i), 0, 1)[:, None]
-        taken = (F * take)[:-1, :top + 1 - v]
-        F = F * (1 - take)
-        F[1:, v:] += taken
-    return F[n1]
+        taken = (W * take)[:-1, :top + 1 - v]
+        W = W * (1 - take)
+        W[1:, v:] += taken
+    return W[n1]
 
 # %%
 def rank_moments(ranks, n1):
@@ -1492,11 +1496,11 @@ claim("both are significant, in opposite directions", [t.statistic < -3.5, u.z >
 # sum: **for revenue the mean is the metric**, and a rank test answers another question.
 #
 # **How much does one lose when the law is normal?** Shift $X$ by a small $\delta$. $\Pr(X>Y)-\frac12$ grows
-# by $\delta\int f^2$, with $f$ the density, so $z\approx\delta\int f^2\cdot\sqrt{12n_1n_2/(N+1)}$, while
+# by $\delta\int f_X^2$, with $f_X$ the density, so $z\approx\delta\int f_X^2\cdot\sqrt{12n_1n_2/(N+1)}$, while
 # $t\approx\frac\delta\sigma\sqrt{n_1n_2/N}$. The squared ratio says how many users the $t$-test needs for
 # each of the rank test:
 #
-# $$\text{efficiency}=12\,\sigma^2\Big(\int f(x)^2\,\mathrm dx\Big)^2=\frac3\pi\approx0.955\ \text{ (normal)}. \tag{51.20}$$
+# $$\text{efficiency}=12\,\sigma^2\Big(\int f_X(v)^2\,\mathrm dv\Big)^2=\frac3\pi\approx0.955\ \text{ (normal)}. \tag{51.20}$$
 
 # %%
 laws = {"normal": stats.norm(), "Laplace": stats.laplace(), "uniform": stats.uniform(-1, 2)}
@@ -1516,11 +1520,1115 @@ check("51.20", "shift by 0.03 σ: measured efficiency within 3 %",
 check("51.20", "3/π for the normal law", efficiency["normal"][0], 3 / math.pi, atol=1e-9)
 
 # %%
-x, y = (torch.as_tensor(nsw.re78[nsw.treat == w].to_numpy(float)) for w in (1, 0))
-ranks = mann_whitney_u(x, y)
+ranks = mann_whitney_u(treated, control)
 print(f"NSW: p by ranks {ranks.p_value:.3f} ({ranks.method}), by Welch "
-      f"{welch_t_test(x, y).p_value:.3f}; X wins {ranks.U2 / len(x) / len(y):.0%} of the pairs; "
-      f"{int((x == 0).sum() + (y == 0).sum())} people are tied at 0")
+      f"{welch_t_test(treated, control).p_value:.3f}; X wins {ranks.U2 / 185 / 260:.0%} of the "
+      f"pairs; {int((nsw.re78 == 0).sum())} people are tied at 0")
 check("51.19", "NSW, with all its ties: SciPy's p", ranks.p_value,
-      stats.mannwhitneyu(host(x), host(y), method="asymptotic").pvalue, atol=1e-12)
+      stats.mannwhitneyu(host(treated), host(control), method="asymptotic").pvalue, atol=1e-12)
 
+# %% [markdown]
+# ## 6. Intervals
+#
+# An interval is a test turned inside out: keep every effect $d$ that the test at level $\alpha$ would not
+# reject. For an estimate $\hat\delta$ with standard error $\mathrm{SE}$ and critical value $h=t_{\nu,1-\alpha/2}$,
+#
+# $$\Big\{d:\ \frac{\lvert\hat\delta-d\rvert}{\mathrm{SE}}\le h\Big\}=\big[\hat\delta-h\,\mathrm{SE},\ \hat\delta+h\,\mathrm{SE}\big],\qquad \Pr(\text{it contains }\delta)=1-\alpha. \tag{51.21}$$
+#
+# The probability is about the *interval*, which is random; $\delta$ is a number. "95 %" is a property of the
+# procedure: of all the intervals that you compute in your life, 95 % contain their truth. And 0 lies outside
+# exactly when $p<\alpha$: an interval says what the test says, and how large.
+
+# %%
+rng = np.random.default_rng(24)
+x, y = rng.normal(0.5, 2, (EXPERIMENTS, 30)), rng.normal(0, 1, (EXPERIMENTS, 12))
+found = welch_t_test(x, y)
+inside = (found.interval[:, 0] <= 0.5) & (0.5 <= found.interval[:, 1])
+band = 4 * math.sqrt(0.05 * 0.95 / EXPERIMENTS)
+check("51.21", "coverage of Welch's interval: 0.95, within 4 standard errors and 0.3 %",
+      abs(inside.double().mean() - 0.95), below=band + 0.003)
+check("51.21", "0 lies outside exactly when p < 0.05",
+      (found.interval[:, 0] > 0) | (found.interval[:, 1] < 0), host(found.p_value < 0.05))
+one_sided = welch_t_test(x, y, "greater").interval
+check("51.21", "one-sided: 0.95 above the lower end, nothing beyond the upper",
+      [abs((one_sided[:, 0] <= 0.5).double().mean() - 0.95), 1 / one_sided[0, 1]],
+      below=[band + 0.003, 1e-9])
+print(f"covered: {inside.double().mean():.2f}")
+
+# %% tags=["hide-input"]
+def draw_cloud(ax, effect, seed):
+    """200 experiments as intervals, sorted; those that lie are coloured."""
+    rng = np.random.default_rng(seed)
+    found = welch_t_test(rng.normal(effect, 1, (200, 100)), rng.normal(0, 1, (200, 100)))
+    low, high = host(found.interval).T
+    order = np.argsort(host(found.estimate))
+    for place, k in enumerate(order):
+        lies = not low[k] <= effect <= high[k]
+        ax.plot([low[k], high[k]], [place, place], color="#c23b22" if lies else "#9fb3cc",
+                lw=2.2 if lies else 0.9, zorder=3 if lies else 1)
+    ax.plot(host(found.estimate)[order], range(200), ".", color="black", ms=2, zorder=4)
+    ax.axvline(effect, color="black", lw=1)
+    ax.axvline(0, color="grey", lw=1, ls="--")
+    lies = int(((low > effect) | (high < effect)).sum())
+    no = int(((low <= 0) & (high >= 0)).sum())
+    ax.set(xlabel="difference, in σ", yticks=[], xlim=(-0.75, 1.1), title=f"true effect {effect:g}: "
+           f"{lies} of 200 miss it\n{no} of 200 contain 0")
+
+
+fig, axes = plt.subplots(1, 2, figsize=(9.4, 5.2))
+draw_cloud(axes[0], 0.0, 25)
+draw_cloud(axes[1], 0.3, 26)
+axes[0].set_ylabel("A/A experiments, sorted")
+axes[1].set_ylabel("A/B experiments, sorted")
+plt.show()
+
+# %% [markdown]
+# Left, every red interval is a false alarm. Right, the red ones miss the truth and the others do not, but
+# many contain 0 as well: not significant, and not "no effect".
+#
+# ### Two intervals that overlap
+#
+# The notes: if one interval lies to the right of the other, the change is significant (E78). True, and
+# usually read backwards. Two means with equal standard errors $\mathrm{SE}$ have intervals that do not touch
+# if they are $2z_{1-\alpha/2}\mathrm{SE}$ apart; the test needs $\sqrt2z_{1-\alpha/2}\mathrm{SE}$, since the
+# error of a difference is $\sqrt2\,\mathrm{SE}$. As a test, "do not overlap" has level
+#
+# $$\alpha_{\text{overlap}}=2\,\Phi\big(-\sqrt2\,z_{1-\alpha/2}\big)=0.0056\quad(\alpha=0.05). \tag{51.22}$$
+#
+# ### Exercise 51.F · A p-value from z · ●○○ · 6 min
+#
+# Means 0 and 3, standard errors 1 and 1: the intervals $\pm1.96$ overlap. Return the p-value of a statistic
+# $z$ for each `alternative` ("greater": large $z$ speaks against $H_0$). `NormalDist().cdf` is $\Phi$.
+
+# %%
+def p_from_z(z, alternative):
+    """z: a float; alternative: "two-sided", "greater" or "less". Returns a float."""
+    raise NotImplementedError
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+def _p(z, alternative):
+    return {"greater": stats.norm.sf(z), "less": stats.norm.cdf(z),
+            "two-sided": stats.chi2.sf(z * z, 1)}[alternative]  # z² is χ² with 1 df
+
+
+exercise("51.F", p_from_z, [((z, side), _p(z, side)) for z in (3 / math.sqrt(2), -0.7)
+                            for side in ("two-sided", "greater", "less")],
+         mistakes={"you took one tail for both": lambda z, s:
+                   _p(abs(z), "greater") if s == "two-sided" else _p(z, s),
+                   "you doubled the upper tail, also of a negative z": lambda z, s:
+                   2 * stats.norm.sf(z) if s == "two-sided" else _p(z, s),
+                   "you swapped greater and less": lambda z, s: _p(-z, s),
+                   "you gave the confidence, not the p-value": lambda z, s: 1 - _p(z, s)})
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# "At least as extreme": above $z$, below $z$, or beyond $\lvert z\rvert$ on both sides.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Two-sided: $2\,\Phi(-\lvert z\rvert)$.
+#
+# </details>
+# <details><summary>Solution 51.F</summary>
+#
+# ```python
+# def p_from_z(z, alternative):
+#     law = NormalDist()
+#     if alternative == "two-sided":
+#         return 2 * law.cdf(-abs(z))
+#     return law.cdf(-z if alternative == "greater" else z)
+# ```
+#
+# For the two means, $z=3/\sqrt2=2.12$, $p=0.034$: overlap, and significant.
+#
+# </details>
+
+# %%
+rng = np.random.default_rng(27)
+m1, m2 = rng.standard_normal((2, 20 * EXPERIMENTS))  # H0 true, SE 1 each
+apart = (np.abs(m1 - m2) > 2 * stats.norm.ppf(0.975)).mean()
+level_overlap = 2 * stats.norm.cdf(-math.sqrt(2) * stats.norm.ppf(0.975))
+check("51.22", "share of pairs of intervals that do not touch, within 4 standard errors",
+      abs(apart - level_overlap),
+      below=4 * math.sqrt(level_overlap * (1 - level_overlap) / (20 * EXPERIMENTS)))
+check("51.22", "to four digits", level_overlap, 0.0056, atol=5e-5)
+print(f"means 0 and 3, SE 1: intervals [-1.96, 1.96] and [1.04, 4.96] overlap, "
+      f"p = {2 * stats.norm.sf(3 / math.sqrt(2)):.3f}")
+
+# %% tags=["hide-input"]
+def draw_overlap(gap=3.0, ax=None):
+    """Two means with intervals, and the interval of their difference."""
+    ax = plt.subplots(figsize=(6.0, 2.0))[1] if ax is None else ax
+    for k, (centre, half, name) in enumerate(((gap, 1.96 * math.sqrt(2), "difference"),
+                                              (gap, 1.96, "X"), (0, 1.96, "Y"))):
+        ax.errorbar(centre, k, xerr=half, fmt="o", capsize=5, color="black" if k else "#c23b22")
+    ax.axvline(0, color="grey", lw=0.8)
+    p = 2 * stats.norm.sf(gap / math.sqrt(2))
+    ax.set(yticks=[0, 1, 2], yticklabels=["X − Y", "X", "Y"], ylim=(-0.5, 2.5), xlim=(-3, 8),
+           title=f"{'overlap' if gap < 3.92 else 'apart'}, p = {p:.3f}", xlabel="in SE of one mean")
+
+
+fig, axes = plt.subplots(1, 3, figsize=(10.2, 2.2), sharey=True)
+for gap, ax in zip((2.0, 3.0, 4.2), axes):
+    draw_overlap(gap, ax)
+plt.show()
+
+# %% tags=["nbval-ignore-output"]
+interact(draw_overlap, gap=FloatSlider(value=3, min=0, max=5, step=0.1, description="gap"),
+         ax=fixed(None));
+
+# %% [markdown]
+# Between 2.77 and 3.92 the intervals overlap and the difference is significant. So draw **one** interval, that
+# of the difference.
+#
+# ### Bootstrap
+#
+# A median or a ratio has no simple standard error. Resample the users of each group with replacement, $B$
+# times, and compute the statistic $\theta^*$ each time. The spread of $\theta^*$ around $\hat\theta$ imitates
+# that of $\hat\theta$ around the truth. With $\theta^*_{(q)}$ the quantiles of the resamples,
+#
+# $$\text{percentile: }\big[\theta^*_{(\alpha/2)},\ \theta^*_{(1-\alpha/2)}\big],\qquad \text{basic: }\big[2\hat\theta-\theta^*_{(1-\alpha/2)},\ 2\hat\theta-\theta^*_{(\alpha/2)}\big]. \tag{51.23}$$
+
+# %%
+def bootstrap_interval(samples, statistic, n_resamples=2000, alpha=0.05, method="percentile",
+                       generator=None):
+    """Bootstrap interval (2,), eq. (51.23), of `statistic` of independent 1-D samples.
+
+    samples: tuple of 1-D samples, each resampled by itself; statistic(*resampled) gets tensors
+    (n_resamples, n) and reduces the last dimension. method: "percentile" or "basic".
+    """
+    if not isinstance(samples, (tuple, list)) or not len(samples):
+        raise ValueError("samples must be a tuple of 1-D samples: for one sample write (x,)")
+    samples = tuple(sample(x, "each sample") for x in samples)
+    if any(x.ndim != 1 for x in samples) or method not in ("percentile", "basic"):
+        raise ValueError(f"1-D samples and a method percentile or basic are needed, got "
+                         f"{[tuple(x.shape) for x in samples]}, {method!r}")
+    if not isinstance(n_resamples, Integral) or n_resamples < 2:
+        raise ValueError(f"n_resamples must be an integer of at least 2, got {n_resamples}")
+    alpha, where = level(alpha), "cpu" if generator is None else generator.device
+    drawn = [x[torch.randint(len(x), (n_resamples, len(x)), generator=generator,
+                             device=where).to(x.device)] for x in samples]
+    star = torch.as_tensor(statistic(*drawn)).double()
+    if star.shape != (n_resamples,):
+        raise ValueError(f"statistic must reduce the last dimension of (n_resamples, n) and give "
+                         f"({n_resamples},), got {tuple(star.shape)}: write x.mean(-1)")
+    q = torch.quantile(star, torch.tensor([alpha / 2, 1 - alpha / 2], dtype=torch.float64,
+                                          device=star.device))
+    return q if method == "percentile" else 2 * torch.as_tensor(statistic(*samples)) - q.flip(0)
+
+# %%
+skewed = [np.random.default_rng(28).exponential(s, n) for s, n in ((2.0, 60), (1.0, 80))]
+both = tuple(torch.as_tensor(part) for part in skewed)
+for method in ("percentile", "basic"):
+    ours = bootstrap_interval(both, lambda x, y: x.mean(-1) / y.mean(-1), 20_000, 0.1, method,
+                              torch.Generator().manual_seed(1))
+    judge = stats.bootstrap(skewed, lambda x, y, axis: x.mean(axis) / y.mean(axis),
+                            n_resamples=20_000, confidence_level=0.9, method=method, rng=2,
+                            vectorized=True, batch=2000)
+    check("51.23", f"a ratio of means, {method}: SciPy's ends, within 4 standard errors of both",
+          (ours - torch.tensor(judge.confidence_interval)).abs(),
+          below=4 * judge.standard_error * math.sqrt(2 * 0.05 * 0.95 / 20_000) / 0.103)
+
+# %%
+generator = torch.Generator().manual_seed(3)
+kinds = {"difference of means, $100": lambda x, y: (x.mean(-1) - y.mean(-1)) / 100,
+         "difference of medians, $100": lambda x, y: (x.quantile(0.5, -1) - y.quantile(0.5, -1)) / 100,
+         "ratio of means": lambda x, y: x.mean(-1) / y.mean(-1)}
+for name, statistic in kinds.items():
+    low, high = bootstrap_interval((treated, control), statistic, generator=generator).tolist()
+    print(f"NSW, {name}: {statistic(treated, control):.1f}, 95 % from {low:.1f} to {high:.1f}")
+
+# %% [markdown]
+# **Where it fails.** The bootstrap sees the sample, not the law. *Predict* the coverage of nominal 95 %
+# intervals: the mean of 10 exponential numbers; the **maximum** of 50 uniform ones (a resample contains the
+# sample's own maximum with probability $1-(1-\frac1n)^n\to0.63$ and can never exceed it).
+
+# %%
+def coverage(draw, statistic, truth, n, experiments=500):
+    """Share of percentile intervals at 95 % that contain the truth."""
+    rng, generator = np.random.default_rng(29), torch.Generator().manual_seed(4)
+    ends = torch.stack([bootstrap_interval((draw(rng, n),), statistic, 500, generator=generator)
+                        for _ in range(experiments)])
+    return float(((ends[:, 0] <= truth) & (truth <= ends[:, 1])).double().mean())
+
+
+mean, top = (lambda x: x.mean(-1)), (lambda x: x.amax(-1))
+covered = {"mean, n = 10": coverage(lambda r, n: r.exponential(1, n), mean, 1.0, 10),
+           "mean, n = 200": coverage(lambda r, n: r.exponential(1, n), mean, 1.0, 200),
+           "maximum, n = 50": coverage(lambda r, n: r.random(n), top, 1.0, 50)}
+print({name: round(value, 2) for name, value in covered.items()})
+claim("ten users: below 0.95 by more than 4 standard errors", covered["mean, n = 10"],
+      below=0.95 - 4 * math.sqrt(0.0475 / 500), trivial=covered["mean, n = 200"])
+claim("the maximum: never covered", covered["maximum, n = 50"], 0.0,
+      trivial=covered["mean, n = 200"])
+
+# %% [markdown]
+# ## 7. What a p-value is
+#
+# The p-value is the probability, **if $H_0$ holds**, of a statistic at least as extreme as the one seen. The
+# notes call it "the probability of an error" (E77); it is not. It is a random variable, computed from data;
+# the probability of a type I error is $\alpha$, a number fixed before. Under a continuous $H_0$ with
+# distribution function $F_0$ of the statistic $T$, the one-sided $p=1-F_0(T)$ is uniform:
+#
+# $$\Pr(p\le q)=\Pr\big(F_0(T)\ge1-q\big)=q,\qquad 0\le q\le1. \tag{51.24}$$
+#
+# That is why $p<\alpha$ has probability $\alpha$. For a discrete statistic (exact ranks) $\Pr(p\le q)\le q$.
+
+# %%
+rng = np.random.default_rng(30)
+same = torch.as_tensor(rng.standard_normal((2, EXPERIMENTS, 12)))
+for side in ("two-sided", "greater"):
+    uniform = stats.kstest(host(pooled_t_test(same[0], same[1], side).p_value), "uniform").pvalue
+    check("51.24", f"p-values under H0, {side}: no sign that they are not uniform (KS)", uniform,
+          above=1e-4)
+other = stats.kstest(host(pooled_t_test(same[0] + 0.2, same[1]).p_value), "uniform").pvalue
+check("51.24", "with an effect of 0.2 σ they are not", other, below=1e-4)
+law = rank_sum_law(range(2, 18, 2), 4)  # exact ranks, 4 against 4
+tails = np.cumsum(law)
+check("51.24", "discrete: Pr(p ≤ q) ≤ q at every q", [law[tails <= q].sum() <= q + 1e-12
+                                                    for q in np.linspace(0, 1, 101)])
+
+# %% [markdown]
+# **What fraction of "significant" is false?** That depends on what is tried. Let a share $\omega$ of all
+# experiments have no effect, and the others be found with power $1-\beta$. By Bayes
+#
+# $$\Pr(H_0\mid p<\alpha)=\frac{\omega\,\alpha}{\omega\,\alpha+(1-\omega)(1-\beta)}. \tag{51.25}$$
+#
+# **Predict** it for $\alpha=0.05$, power 0.8, and $\omega=0.1$ or $0.9$.
+
+# %%
+def false_share(nulls, alpha=0.05, power=0.8):
+    """Share of significant results that are false, eq. (51.25)."""
+    return nulls * alpha / (nulls * alpha + (1 - nulls) * power)
+
+
+shift = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)  # of z, for power 0.8
+for nulls in (0.1, 0.9):
+    rng = np.random.default_rng(31)
+    null = rng.random(10 * EXPERIMENTS) < nulls
+    hit = np.abs(rng.standard_normal(10 * EXPERIMENTS) + shift * ~null) > stats.norm.ppf(0.975)
+    expected = false_share(nulls)
+    check("51.25", f"{nulls:.0%} without an effect, by simulation, within 4 standard errors",
+          abs(null[hit].mean() - expected),
+          below=4 * math.sqrt(expected * (1 - expected) / hit.sum()))
+    print(f"{nulls:.0%} without an effect: {expected:.1%} of the significant results are false")
+
+# %% tags=["hide-input"]
+def draw_shares(nulls=0.9, power=0.8, alpha=0.05, ax=None):
+    """A square of experiments: columns without and with an effect, the significant part filled."""
+    ax = plt.subplots(figsize=(3.6, 3.4))[1] if ax is None else ax
+    ax.add_patch(plt.Rectangle((0, 0), nulls, alpha, color="#c23b22"))
+    ax.add_patch(plt.Rectangle((nulls, 0), 1 - nulls, power, color="#1b4f8f"))
+    ax.axvline(nulls, color="black", lw=1)
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="no effect | effect", ylabel="share significant",
+           title=f"{false_share(nulls, alpha, power):.0%} of the significant\nare false (red)")
+
+
+fig, axes = plt.subplots(1, 4, figsize=(11.4, 3.0), sharey=True)
+for setting, ax in zip(((0.1, 0.8), (0.5, 0.8), (0.9, 0.8), (0.9, 0.2)), axes):
+    draw_shares(*setting, ax=ax)
+    ax.set_xlabel(f"no effect | effect, power {setting[1]}")
+plt.show()
+
+# %% tags=["nbval-ignore-output"]
+interact(draw_shares, nulls=FloatSlider(value=0.9, min=0.05, max=0.95, step=0.05, description="ω"),
+         power=FloatSlider(value=0.8, min=0.1, max=0.95, step=0.05, description="power"),
+         alpha=SelectionSlider(options=[0.001, 0.01, 0.05, 0.1], value=0.05, description="α"),
+         ax=fixed(None));
+
+# %% [markdown]
+# <details><summary>What you should have seen</summary>
+#
+# 0.7 % and 36 %. Where most ideas do nothing, a third of the "wins" at power 0.8 are luck, and at power 0.2
+# two thirds. A stricter $\alpha$ or more power helps; a smaller p-value of the same kind of idea, too.
+#
+# </details>
+#
+# **Size and sign.** A *type S* error is a significant estimate with the wrong sign; *type M*, one that
+# exaggerates. With $\delta/\mathrm{SE}=\eta$, the statistic is $N(\eta,1)$ and, with $h=z_{1-\alpha/2}$,
+#
+# $$\text{type S}=\frac{\Phi(-h-\eta)}{\text{power}},\qquad \text{power}=\Phi(-h-\eta)+\Phi(\eta-h),\qquad \text{type M}=\frac{\mathbb E\big[\lvert z\rvert\,\big|\,\lvert z\rvert>h\big]}{\eta}. \tag{51.26}$$
+#
+# The expectation is $\big[\varphi(h-\eta)+\varphi(h+\eta)+\eta\Phi(\eta-h)-\eta\Phi(-h-\eta)\big]/\text{power}$,
+# an integral of $z\varphi(z-\eta)$ over both tails.
+
+# %%
+def sign_and_size(shift, alpha=0.05):
+    """Power, type S and type M (factor of exaggeration), eq. (51.26); shift is δ/SE > 0."""
+    q, law = stats.norm.ppf(1 - alpha / 2), stats.norm
+    low, high = law.cdf(-q - shift), law.cdf(shift - q)
+    size = law.pdf(q - shift) + law.pdf(q + shift) + shift * (high - low)
+    return low + high, low / (low + high), size / (low + high) / shift
+
+
+z = np.random.default_rng(32).standard_normal(100 * EXPERIMENTS) + 0.7
+hit = z[np.abs(z) > stats.norm.ppf(0.975)]
+power, sign, size = sign_and_size(0.7)
+check("51.26", "power by simulation, within 4 standard errors", abs(len(hit) / len(z) - power),
+      below=4 * math.sqrt(power / len(z)))
+check("51.26", "type S, the same", abs((hit < 0).mean() - sign), below=4 * math.sqrt(sign / len(hit)))
+check("51.26", "type M, the same", abs(np.abs(hit).mean() / 0.7 - size),
+      below=4 * np.abs(hit).std() / 0.7 / math.sqrt(len(hit)))
+
+# %% tags=["hide-input"]
+fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(8.8, 2.8))
+shifts = np.linspace(0.15, 4, 200)
+power, sign, size = sign_and_size(shifts)
+left_ax.plot(power, sign)
+left_ax.set(xlabel="power", ylabel="type S: wrong sign")
+ax.plot(power, size)
+ax.axhline(1, color="grey", lw=0.8)
+ax.set(xlabel="power", ylabel="type M: exaggeration", yscale="log", yticks=[1, 2, 4, 8],
+       yticklabels=[1, 2, 4, 8])
+plt.show()
+print("power 0.8: exaggeration", round(float(np.interp(0.8, power, size)), 2), " power 0.2:",
+      round(float(np.interp(0.2, power, size)), 2))
+
+# %% [markdown]
+# An experiment without power is not merely inconclusive. If it says "significant", it overstates.
+
+# %% [markdown]
+# ## 8. Planning: how many users
+#
+# Two errors can be made: to see an effect that is not there (type I, $\alpha$), and to miss one that is
+# (type II, $\beta$; $1-\beta$ is the power). With groups of $n_1$ and $n_2=\kappa n_1$ users,
+# $\mathrm{SE}=\sigma\sqrt{1/n_1+1/n_2}$. The test rejects if $\hat\delta>z_{1-\alpha/2}\,\mathrm{SE}$ (the
+# other side hardly ever happens when $\delta>0$). If the effect is $\delta$, then
+# $\hat\delta\sim N(\delta,\mathrm{SE}^2)$, so
+#
+# $$1-\beta=\Pr\big(\hat\delta>z_{1-\alpha/2}\,\mathrm{SE}\big)=\Phi\Big(\frac{\delta}{\mathrm{SE}}-z_{1-\alpha/2}\Big). \tag{51.27}$$
+#
+# Ask for power $1-\beta$: the argument must be $z_{1-\beta}$, that is $\delta=(z_{1-\alpha/2}+z_{1-\beta})\,\mathrm{SE}$.
+# Read from right to left, that is the smallest effect found with this power, the *minimum detectable effect*:
+#
+# $$\delta_{\min}=(z_{1-\alpha/2}+z_{1-\beta})\,\sigma\sqrt{\frac1{n_1}+\frac1{n_2}}, \tag{51.28}$$
+#
+# and solved for $n_1$, with $1/n_1+1/n_2=\frac{1}{n_1}(1+\frac1\kappa)$,
+#
+# $$n_1=\Big(1+\frac1\kappa\Big)\frac{\sigma^2(z_{1-\alpha/2}+z_{1-\beta})^2}{\delta^2}\quad\Big(\kappa=1:\ \frac{2\sigma^2(z_{1-\alpha/2}+z_{1-\beta})^2}{\delta^2}\Big). \tag{51.29}$$
+#
+# With $\alpha=0.05$ and power 0.8 the bracket is $(1.96+0.84)^2\approx7.85$: about $16\,\sigma^2/\delta^2$ users
+# **in each group**. A one-sided test has $z_{1-\alpha}$ instead.
+#
+# **Predict.** Halve the effect you want to find: what happens to $n$? And to the two shaded areas?
+
+# %% tags=["hide-input"]
+def draw_errors(alpha=0.05, power=0.8, effect=0.2, ax=None):
+    """The two laws of the estimate, with the error areas shaded, at the planned n; σ = 1."""
+    n, other = sample_size(effect, 1.0, alpha, power)
+    error = math.sqrt(1 / n + 1 / other)
+    border = stats.norm.ppf(1 - alpha / 2) * error
+    ax = plt.subplots(figsize=(6.2, 2.9))[1] if ax is None else ax
+    grid = np.linspace(-4 * error, effect + 4 * error, 500)
+    h0, h1 = stats.norm(0, error).pdf(grid), stats.norm(effect, error).pdf(grid)
+    ax.plot(grid, h0, "--", color="black", label="no effect")
+    ax.plot(grid, h1, color="black", label="effect δ")
+    ax.fill_between(grid, h0, where=np.abs(grid) > border, color="#c23b22", label="type I: α")
+    ax.fill_between(grid, h1, where=grid < border, color="#9fb3cc", label="type II: β")
+    ax.axvline(border, color="grey", lw=0.8)
+    ax.set(xlabel="estimate, in σ", yticks=[], title=f"δ = {effect:g} σ, α = {alpha:g}, power "
+           f"{power:g}:\nn = {n:,} in each group")
+
+
+# %%
+def planned(alpha, power, alternative):
+    """The sum of the two quantiles in eq. (51.28); ValueError unless alpha < power < 1."""
+    alpha, power = level(alpha), level(power, "power")
+    if power <= alpha:
+        raise ValueError(f"a power of {power} at alpha = {alpha} needs no users at all: ask for "
+                         "more than alpha, usually 0.8")
+    tail = alpha / 2 if sides(alternative) == 0 else alpha
+    return float(special.ndtri(1 - tail) + special.ndtri(power))
+
+
+def positive(**values):
+    """ValueError unless all values are positive and finite."""
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive, finite number, got {value}")
+
+
+def sample_size(delta, sigma, alpha=0.05, power=0.8, ratio=1.0, alternative="two-sided"):
+    """Users (n1, n2) to find an effect of size |delta|, eq. (51.29); n2 = ceil(ratio * n1).
+
+    sigma: standard deviation of one user. One-sided: |delta| in the tested direction.
+    """
+    delta = abs(delta)
+    positive(delta=delta, sigma=sigma, ratio=ratio)
+    factor = planned(alpha, power, alternative)
+    n1 = math.ceil((1 + 1 / ratio) * (sigma * factor / delta) ** 2)
+    return n1, math.ceil(ratio * n1)
+
+
+def detectable_effect(n1, n2, sigma, alpha=0.05, power=0.8, alternative="two-sided"):
+    """Smallest effect found with this power, eq. (51.28): a positive float."""
+    positive(n1=n1, n2=n2, sigma=sigma)
+    return planned(alpha, power, alternative) * float(sigma) * math.sqrt(1 / n1 + 1 / n2)
+
+# %%
+plans = [(0.3, 1.5, 0.05, 0.8, 1.0), (0.1, 1.0, 0.01, 0.9, 0.25), (2.0, 9.0, 0.1, 0.7, 3.0)]
+for plan in plans:
+    delta, sigma, alpha, power, ratio = plan
+    judge = {side: NormalIndPower().solve_power(delta / sigma, None, alpha, power, ratio, name)
+             for side, name in (("two-sided", "two-sided"), ("greater", "larger"))}
+    ours = {side: sample_size(*plan, alternative=side) for side in judge}
+    check("51.29", f"plan {plan}: statsmodels, rounded up, two- and one-sided",
+          [n for side in judge for n in ours[side]],
+          [n for j in judge.values() for n in (math.ceil(j), math.ceil(ratio * math.ceil(j)))])
+    check("51.28", "the effect found with these users is the planned one, less the rounding",
+          detectable_effect(*ours["two-sided"], sigma, alpha, power) / delta,
+          above=1 - 1 / ours["two-sided"][0], below=1 + 1e-12)
+
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 4, figsize=(12.4, 3.1))
+for setting, ax in zip(((0.05, 0.8, 0.2), (0.05, 0.8, 0.1), (0.05, 0.95, 0.2), (0.001, 0.8, 0.2)),
+                       axes):
+    draw_errors(*setting, ax=ax)
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+plt.show()
+
+# %% tags=["nbval-ignore-output"]
+interact(draw_errors, alpha=SelectionSlider(options=[0.001, 0.01, 0.05, 0.1, 0.2], value=0.05,
+                                            description="α"),
+         power=FloatSlider(value=0.8, min=0.3, max=0.99, step=0.01, description="power"),
+         effect=FloatSlider(value=0.2, min=0.02, max=0.6, step=0.02, description="δ, in σ"),
+         ax=fixed(None));
+
+# %% [markdown]
+# <details><summary>What you should have seen</summary>
+#
+# $n$ grows four times. The picture stays the same but for its scale: the areas are what you asked for. To
+# shrink both, the laws must move apart in units of SE, and that costs users.
+#
+# </details>
+#
+# ### Exercise 51.G · Plan an experiment · ●●○ · 8 min
+#
+# Return the number of users **per group** for a two-sided test with equal groups, rounded up.
+
+# %%
+def users_per_group(delta, sigma, alpha, power):
+    """Four floats. Returns an int. NormalDist().inv_cdf is the quantile function."""
+    raise NotImplementedError
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+def _need(delta, sigma, alpha, power, factor=2, tails=2, exponent=2, second=True):
+    """Users per group with one mistake, or none."""
+    q = stats.norm.isf(alpha / tails) + (stats.norm.ppf(power) if second else 0)
+    return math.ceil(factor * (q * sigma / delta) ** exponent)
+
+
+settings = [(0.1, 1.0, 0.05, 0.8), (3.0, 20.0, 0.01, 0.9), (0.5, 2.0, 0.1, 0.7)]
+exercise("51.G", users_per_group, [(s, math.ceil(NormalIndPower().solve_power(
+    s[0] / s[1], None, s[2], s[3]))) for s in settings],
+    mistakes={"you forgot the factor 2: two groups, two variances": lambda *s: _need(*s, factor=1),
+              "you counted both groups together": lambda *s: _need(*s, factor=4),
+              "you took a one-sided quantile": lambda *s: _need(*s, tails=1),
+              "you forgot to square": lambda *s: _need(*s, exponent=1),
+              "you planned for power one half: the second quantile is missing":
+              lambda *s: _need(*s, second=False)})
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# The effect must be as large as two quantiles of the standard error of the difference.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)`; eq. (51.29) with $\kappa=1$.
+#
+# </details>
+# <details><summary>Solution 51.G</summary>
+#
+# ```python
+# def users_per_group(delta, sigma, alpha, power):
+#     quantile = NormalDist().inv_cdf
+#     factor = quantile(1 - alpha / 2) + quantile(power)
+#     return math.ceil(2 * (sigma * factor / delta) ** 2)
+# ```
+#
+# A difference of two means has twice the variance of one.
+#
+# </details>
+
+# %%
+rng = np.random.default_rng(33)
+n, effects = 100, np.array([0.0, 0.2, 0.4, 0.6])
+x, y = rng.standard_normal((2, EXPERIMENTS, n))
+power = [host(welch_t_test(x + e, y, "greater", 0.025).p_value < 0.025).mean() for e in effects]
+formula = stats.norm.cdf(effects / math.sqrt(2 / n) - stats.norm.ppf(0.975))
+check("51.27", "simulated power of Welch's test, within 4 standard errors and 1 % for t instead of z",
+      np.abs(np.array(power) - formula),
+      below=0.01 + 4 * np.sqrt(formula * (1 - formula) / EXPERIMENTS))
+width = [float((i := welch_t_test(x[:, :m], y[:, :m]).interval)[:, 1].mean() - i[:, 0].mean())
+         for m in (25, n)]
+claim("four times the users, half the interval (within 3 %, t at n = 25)", width[0] / width[1], 2,
+      rtol=0.03, trivial=width[0] / width[0])
+
+# %% tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(5.8, 2.9))
+fine = np.linspace(0, 0.8, 200)
+for m, style in ((25, ":"), (100, "-"), (400, "--")):
+    ax.plot(fine, stats.norm.cdf(fine / math.sqrt(2 / m) - stats.norm.ppf(0.975)), style,
+            label=f"n = {m} in each group")
+ax.errorbar(effects, power, 4 * np.sqrt(formula * (1 - formula) / EXPERIMENTS), fmt="o", ms=4,
+            color="black", label="simulated, n = 100")
+ax.axhline(0.8, color="grey", lw=0.8)
+ax.set(xlabel="true effect, in σ", ylabel="power")
+ax.legend()
+plt.show()
+
+# %% [markdown]
+# **Half the interval, four times the users**: the width is $2z_{1-\alpha/2}\sigma\sqrt{2/n}$, and
+# $\sqrt n$ must double. **Unequal groups** cost: with a share $\pi_1$ in treatment the variance is
+# proportional to $\frac1{\pi_1}+\frac1{1-\pi_1}$, least at one half; 5 % against 95 % needs
+# $\frac{1/0.05+1/0.95}{4}=5.3$ times as many users in all. It is bought when the treatment is risky.
+#
+# **What a large sample costs.** Everybody in the worse group loses $\lvert\delta\rvert$. A shop has $M$ users
+# to come; $2n$ take part, then the better group's version goes to the rest. Its loss against an oracle is
+#
+# $$L(n)=n\lvert\delta\rvert+(M-2n)\,\lvert\delta\rvert\,\Phi\Big(-\frac{\lvert\delta\rvert}{\sigma}\sqrt{\frac n2}\Big): \tag{51.30}$$
+#
+# the price of the experiment and the price of a wrong decision.
+
+# %%
+def expected_loss(n, effect, total, sigma=1.0):
+    """Loss of eq. (51.30), in units of the metric."""
+    wrong = stats.norm.cdf(-abs(effect) / sigma * np.sqrt(n / 2))
+    return n * abs(effect) + (total - 2 * n) * abs(effect) * wrong
+
+
+rng = np.random.default_rng(34)
+estimates = 0.1 + math.sqrt(2 / 300) * rng.standard_normal(10 * EXPERIMENTS)
+lost = 0.1 * np.where(estimates > 0, 300, 300 + 10_000 - 600)
+check("51.30", "n = 300 of 10,000, effect 0.1 σ: mean loss by simulation, within 4 standard errors",
+      abs(lost.mean() - expected_loss(300, 0.1, 10_000)),
+      below=4 * lost.std() / math.sqrt(len(lost)))
+
+# %% tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(5.8, 2.9))
+many = np.geomspace(10, 5e4, 300)
+for effect, style in ((0.02, ":"), (0.05, "-"), (0.2, "--")):
+    loss = expected_loss(many, effect, 100_000) / (100_000 * effect)
+    ax.plot(many, loss, style, label=f"δ = {effect:g} σ, best n = {many[loss.argmin()]:,.0f}")
+ax.set(xscale="log", xlabel="users in each group, of 100,000 to come", ylim=(0, 0.52),
+       ylabel="share of the gain that is lost")
+ax.legend()
+plt.show()
+
+# %% [markdown]
+# ### The noise of a metric
+#
+# Metrics have units; compare them by the **relative** standard error, and by how much they move. With
+# relative effect $\varepsilon=\delta/\mu$, eq. (51.29) needs only the coefficient of variation $\sigma/\mu$:
+#
+# $$\text{noise}=\frac{s}{\bar x\sqrt n},\qquad n=\frac{2\,(z_{1-\alpha/2}+z_{1-\beta})^2\,(\sigma/\mu)^2}{\varepsilon^2}. \tag{51.31}$$
+#
+# A simulated product, two weeks. The feature brings people back: their chance of a visit rises by 3 %.
+# **Predict** which metric needs the fewest users: clicks, revenue, share of active days.
+
+# %%
+def product(n, lift, seed):
+    """Clicks, revenue and share of active days of n users in 14 days."""
+    rng = np.random.default_rng(seed)
+    love = rng.beta(2, 5, n)  # chance of a visit on one day
+    days = rng.binomial(14, np.minimum(love * (1 + lift), 1))
+    clicks = rng.poisson(days * 4 * rng.gamma(1, 1, n))
+    orders = rng.binomial(days, 0.02)
+    revenue = orders * rng.lognormal(3, 1, n)
+    return {"clicks": clicks, "revenue": revenue, "active days": days / 14}
+
+
+old, new = product(20 * USERS, 0.0, 35), product(20 * USERS, 0.03, 36)
+variation = {name: values.std() / values.mean() for name, values in old.items()}
+need = {name: sample_size(0.03, cv)[0] for name, cv in variation.items()}
+print(pd.DataFrame({"noise at n = 10,000, %": variation, "users per group for 3 %": need})
+      .round({"noise at n = 10,000, %": 1, "users per group for 3 %": -2}).to_string())
+
+# %%
+check("51.31", "n from the coefficient of variation: statsmodels", list(need.values()),
+      [math.ceil(NormalIndPower().solve_power(0.03 / cv, None, 0.05, 0.8))
+       for cv in variation.values()], rtol=1e-5)
+means = old["clicks"].reshape(-1, 1000).mean(1)
+spread = means.std() / means.mean()
+check("51.31", "noise: spread of the mean of 1,000 users, over the groups, within 4 standard errors",
+      abs(spread * math.sqrt(1000) / variation["clicks"] - 1), below=4 / math.sqrt(2 * len(means)))
+days_4 = 4 * math.sqrt(2) * variation["active days"] / math.sqrt(20 * USERS)
+claim("active days rise by 3 %, within 4 standard errors",
+      abs(new["active days"].mean() / old["active days"].mean() - 1.03), below=days_4, trivial=0.03)
+
+# %%
+pick = np.random.default_rng(37).integers(0, 20 * USERS, (2, 400, need["active days"]))
+power = {name: host(welch_t_test(new[name][pick[0]], old[name][pick[1]]).p_value < 0.05).mean()
+         for name in ("active days", "clicks", "revenue")}
+print(f"power with {round(need['active days'], -2):,} users in each group:",
+      {name: round(float(p), 2) for name, p in power.items()})
+claim("the planned power, within 0.12 (4 standard errors of 400 experiments and of the lift)",
+      power["active days"], 0.8, atol=0.12, trivial=power["clicks"])
+
+# %% [markdown]
+# The least noisy metric needs a small part of the users; money may be what counts, and cannot be seen here.
+# Hence the hierarchy of metrics: decide on a proxy that is *shown* (by other experiments, see
+# [41](41_ranking_metrics.ipynb), section 11) to move the business metric.
+#
+# **How long.** Users come back, so twice the days are not twice the users. And a week has seven days: an
+# effect of $+2$ on Saturday and Sunday and $-1$ on the others is $-0.14$ a day over whole weeks, but $+0.5$
+# over the four days from Thursday to Sunday. Plan in **whole weeks**, at least two. **Predict**: by which
+# factor does the detectable effect fall from day 7 to day 14?
+
+# %%
+chance = np.random.default_rng(38).beta(0.5, 2, 50 * USERS)  # of a visit on one day
+length = np.arange(1, 29)
+seen = np.array([(1 - (1 - chance) ** d).sum() for d in length])  # expected distinct users
+smallest = np.array([detectable_effect(n / 2, n / 2, 1.0) for n in seen])
+fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(8.8, 2.7))
+left_ax.plot(length, seen / seen[0])
+left_ax.plot(length, length, ":", color="grey")
+left_ax.set(xlabel="days", ylabel="distinct users, of day 1", ylim=(0, 8))
+ax.plot(length, smallest / smallest[0], label="distinct users that come")
+ax.plot(length, 1 / np.sqrt(length), ":", color="grey", label="if each day brought new ones")
+ax.set(xlabel="days", ylabel="detectable effect, of day 1", ylim=(0, 1.02))
+ax.legend()
+plt.show()
+print(f"from day 7 to day 14 the detectable effect falls by the factor {smallest[13] / smallest[6]:.2f}"
+      f", not {math.sqrt(0.5):.2f}")
+
+# %% [markdown]
+# ## 9. ☆ Where each test may be trusted
+#
+# Type I error and coverage of three tests over sizes, ratio of standard deviations and skewness (shifted
+# gamma laws, equal means): may your data be analysed with it? The Monte Carlo error of a cell is written
+# above each map. **Predict** the worst cell of Welch's test.
+
+# %%
+def gamma_law(rng, shape, skewness):
+    """Mean 0, variance 1 and this skewness."""
+    if skewness == 0:
+        return rng.standard_normal(shape)
+    k = 4 / skewness**2
+    return (rng.gamma(k, 1, shape) - k) / math.sqrt(k)
+
+
+def map_cell(sizes, ratio, skewness, experiments, seed):
+    """Rejections of a true H0 by the pooled test, Welch, ranks; coverage of Welch's interval."""
+    rng, counts, left = np.random.default_rng(seed), np.zeros(4), experiments
+    while left > 0:
+        batch = min(left, 2000)
+        x = ratio * gamma_law(rng, (batch, sizes[0]), skewness)
+        y = gamma_law(rng, (batch, sizes[1]), skewness)
+        tests = [pooled_t_test(x, y), welch_t_test(x, y)]
+        low, high = host(tests[1].interval).T
+        counts += [*(host(t.p_value < 0.05).sum() for t in tests),
+                   (np.abs(rank_z(x, y)) > stats.norm.ppf(0.975)).sum(),
+                   ((low <= 0) & (0 <= high)).sum()]
+        left -= batch
+    return counts / experiments
+
+# %% tags=["hide-input"]
+cells = [(sizes, ratio, skew) for sizes in GRID_SIZES for ratio in GRID_RATIOS
+         for skew in GRID_SHAPES]
+trust = np.array([map_cell(*cell, GRID, seed) for seed, cell in enumerate(progress(cells), 100)])
+rows = [f"{a} : {b}" for a, b in GRID_SIZES]
+columns = [f"sd × {r:g}, skew {s:g}" for r in GRID_RATIOS for s in GRID_SHAPES]
+fig, axes = plt.subplots(1, 4, figsize=(12.4, 1.9 + 0.35 * len(rows)), sharey=True)
+for k, (ax, name) in enumerate(zip(axes, ("pooled t: type I", "Welch: type I", "ranks: type I",
+                                          "Welch: coverage"))):
+    values = trust[:, k].reshape(len(rows), -1)
+    off = values - (0.95 if k == 3 else 0.05)
+    ax.imshow(off, cmap="PuOr_r", vmin=-0.1, vmax=0.1, aspect="auto")
+    for (i, j), v in np.ndenumerate(values):
+        ax.text(j, i, f"{v:.3f}", ha="center", va="center", fontsize=8)
+    ax.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
+    ax.set_title(f"{name}\n± {math.sqrt(0.0475 / GRID):.4f}", fontsize=10)
+    ax.grid(False)
+axes[0].set_yticks(range(len(rows)), rows)
+axes[0].set_ylabel("$n_1$ : $n_2$")
+plt.show()
+
+# %%
+for k, name in enumerate(("pooled", "welch", "ranks")):
+    measured(f"worst_{name}", trust[:, k].max(), math.sqrt(0.0475 / GRID))
+measured("worst_coverage", trust[:, 3].min(), math.sqrt(0.0475 / GRID))
+cell = cells.index((GRID_SIZES[-1], 1, 0))
+error = 4 * math.sqrt(0.0475 / GRID)
+claim("normal, unequal sizes, equal variances: pooled and Welch keep 0.05, within 4 errors + 0.005",
+      np.abs(trust[cell, :2] - 0.05), below=error + 0.005,
+      trivial=[np.abs(trust[:, 0] - 0.05).max()] * 2)  # the pooled test in its worst cell
+
+# %% [markdown]
+# ## Where the notes slip
+#
+# | no | the notes | right, and where it is computed |
+# |---|---|---|
+# | E75 | 5 % each, so 20 experiments at once | nothing is left for control: 10 pairs, or 19 with one shared control; layers with salts of their own: any number, each reads an average over the others (section 2) |
+# | E76 | by users, by visits or by actions, as equals | the unit of analysis must be (or contain) the unit of randomisation; else the error is too small by the root of the design effect (51.15): false alarms above 0.3 in section 4 |
+# | E77 | p-value: the probability of an error, given $H_0$ | $\Pr(\text{at least as extreme}\mid H_0)$, a random variable; the probability of a type I error is $\alpha$ (51.24); the share of false among the significant is neither (51.25) |
+# | E78 | intervals side by side decide | not touching is sufficient, not necessary: as a test it has level 0.0056 (51.22) |
+# | E79 | one heading for z, t and two samples, no degrees of freedom | $s$ with normal quantiles: type I 0.12 at $n=5$ (51.9); two samples with their own variances: Welch, $\nu$ of (51.11); pooled: up to 0.47 |
+# | E80 | Mann–Whitney is robust and independent of the law; $U_1$ belongs to $X$ | only its null law is, for identical continuous laws; it asks for $\Pr(X>Y)$, not means or medians; $U_1$ counts pairs in which $X$ is the **smaller** (51.16) |
+
+# %% [markdown]
+# ## What it costs
+#
+# A user costs one hash of a short text, whatever the number of users; a test of $E$ experiments with $n$ users is $O(En)$, and batched it
+# is a handful of passes over one array. The exact law of ranks fills a table of $n_1\times\sum_kv_k$ numbers
+# $N$ times, $O(n_1N\sum_kv_k)=O(n_1N^3)$, where the enumeration of subsets has $\binom N{n_1}$ of them.
+
+# %% tags=["nbval-ignore-output"]
+def split_all():
+    """Assign COST_USERS users."""
+    for i in range(COST_USERS):
+        assign_group(i, "cost", (0.5, 0.5))
+
+
+def hash_all():
+    """The hash alone."""
+    for i in range(COST_USERS):
+        hashlib.sha256(f"cost:{i}".encode()).digest()
+
+
+for name, work in (("assign_group", split_all), ("its hash alone", hash_all)):
+    print(f"{name}: {COST_USERS / timed(work) / 1e6:.2f} million users a second, one thread")
+x, y = (np.random.default_rng(k).standard_normal((300, 100)) for k in (39, 40))
+x_all, y_all = (np.tile(part, (34, 1))[:10_000] for part in (x, y))
+speed = compare_speed({
+    "Welch, 10,000 experiments, batched": lambda: welch_t_test(x_all, y_all),
+    "SciPy, batched": lambda: stats.ttest_ind(x_all, y_all, axis=-1, equal_var=False),
+    "SciPy, a loop over 300": lambda: [stats.ttest_ind(a, b, equal_var=False) for a, b in zip(x, y)]})
+speed["µs per experiment"] = (1e3 * speed["ms"] / [10_000, 10_000, 300]).round(1)
+speed.drop(columns="times the first")
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+ways, subsets, halves = [], [], [4, 6, 8, 10, 16, 25, 40]
+for n in halves:
+    doubled = list(range(2, 4 * n + 2, 2))
+    ways.append(timed(rank_sum_law, doubled, n))
+    if n <= 8:
+        subsets.append(timed(lambda n=n: [sum(c) for c in combinations(range(2 * n), n)]))
+fig, ax = plt.subplots(figsize=(5.6, 2.9))
+ax.plot(halves, ways, "o-", label="recursion (51.18)")
+ax.plot(halves[:len(subsets)], subsets, "s--", label="all subsets")
+ax.set(xscale="log", yscale="log", xlabel="$n_1=n_2$", ylabel="seconds", xticks=halves,
+       xticklabels=halves)
+ax.minorticks_off()
+ax.legend()
+plt.show()
+slope = np.polyfit(np.log(halves[-3:]), np.log(ways[-3:]), 1)[0]
+print(f"slope of the recursion over the last three sizes: {slope:.1f} (at most 4 by the count)")
+
+# %% [markdown]
+# ## Break it
+#
+# Pick a function of the page and change one sign, index or factor: which checks notice?
+
+# %% tags=["nbval-ignore-output"]
+break_it()
+
+# %% [markdown]
+# ## Exam
+
+# %% [markdown] tags=["exam"]
+# ### Question 77 · Define the p-value and the type I error; which of them is a random variable?
+#
+# **По-русски.** Дайте определение p-значения и ошибки первого рода. Что из них — случайная величина?
+#
+# <details><summary>Model answer</summary>
+#
+# Let $H_0$ be the null hypothesis and $T$ a test statistic whose large values speak against it. The
+# **p-value** of the observed value $t_{\text{obs}}$ is the probability under $H_0$ of a result at least as
+# extreme, $p=\Pr(T\ge t_{\text{obs}}\mid H_0)$; two-sided, for a symmetric law,
+# $p=\Pr(\lvert T\rvert\ge\lvert t_{\text{obs}}\rvert\mid H_0)$. A **type I error** is the event "$H_0$ is
+# rejected although it is true". Its probability is $\alpha$, the significance level, a number chosen
+# *before* the experiment; the rule is: reject if $p<\alpha$.
+#
+# $p$ is a function of the data, so it is the **random variable**; $\alpha$ is a constant. If $T$ has a
+# continuous distribution function $F_0$ under $H_0$, then $p=1-F_0(T)$ and
+# $\Pr(p\le q)=\Pr(F_0(T)\ge1-q)=q$: $p$ is uniform on $[0,1]$, and therefore $\Pr(p<\alpha\mid H_0)=\alpha$.
+# For a discrete statistic $\Pr(p\le q)\le q$.
+#
+# What $p$ is not: not the probability that $H_0$ is true, not the probability of an error in this decision,
+# not a measure of the effect. If a share $\omega$ of all tried ideas has no effect and the power is
+# $1-\beta$, the share of false results among the significant ones is
+# $\frac{\omega\alpha}{\omega\alpha+(1-\omega)(1-\beta)}$: with $\alpha=0.05$ and power 0.8 it is 36 % for
+# $\omega=0.9$ and 0.7 % for $\omega=0.1$. A type II error (probability $\beta$) is not to reject a false
+# $H_0$.
+#
+# **Ответ по-русски.** Пусть $H_0$ — нулевая гипотеза, $T$ — статистика критерия, большие значения которой
+# свидетельствуют против $H_0$. **p-значение** наблюдённого $t_{\text{obs}}$ — вероятность при
+# справедливости $H_0$ получить значение не менее экстремальное: $p=\Pr(T\ge t_{\text{obs}}\mid H_0)$; для
+# двусторонней альтернативы и симметричного распределения
+# $p=\Pr(\lvert T\rvert\ge\lvert t_{\text{obs}}\rvert\mid H_0)$. **Ошибка первого рода** — событие «$H_0$
+# отвергнута, хотя верна». Её вероятность — уровень значимости $\alpha$, число, которое выбирают *до*
+# эксперимента; правило: отвергаем $H_0$, если $p<\alpha$.
+#
+# p-значение вычисляется по данным, поэтому **случайная величина** — именно оно, а $\alpha$ — константа. Если
+# при $H_0$ функция распределения $F_0$ статистики $T$ непрерывна, то $p=1-F_0(T)$ и
+# $\Pr(p\le q)=\Pr(F_0(T)\ge1-q)=q$: p-значение распределено равномерно на $[0,1]$, откуда
+# $\Pr(p<\alpha\mid H_0)=\alpha$. Для дискретной статистики $\Pr(p\le q)\le q$.
+#
+# Чем p-значение не является: это не вероятность того, что $H_0$ верна, не вероятность ошибки в данном
+# решении и не мера величины эффекта. Если доля $\omega$ всех проверяемых идей не даёт эффекта, а мощность
+# равна $1-\beta$, то доля ложных среди значимых результатов равна
+# $\frac{\omega\alpha}{\omega\alpha+(1-\omega)(1-\beta)}$: при $\alpha=0{,}05$ и мощности $0{,}8$ это 36 % для
+# $\omega=0{,}9$ и 0,7 % для $\omega=0{,}1$. Ошибка второго рода (её вероятность $\beta$) — не отвергнуть
+# неверную $H_0$.
+#
+# **Typical mistake.** "$p=0.03$, so the feature works with probability 97 %." And the notes' own sentence:
+# "the probability of an error, given $H_0$" (E77).
+#
+# </details>
+
+# %% [markdown] tags=["exam"]
+# ### Question 78 · U for the sixteen values
+#
+# Sorted, sixteen values belong to the samples XXXXXXYXYYXYYYYY. Compute $U_1$, $U_2$ and check
+# $U_1+U_2=n_1n_2$. Is the difference significant?
+#
+# **По-русски.** Шестнадцать упорядоченных значений принадлежат выборкам XXXXXXYXYYXYYYYY. Вычислите $U_1$ и
+# $U_2$, проверьте равенство $U_1+U_2=n_1n_2$. Значимо ли различие?
+#
+# <details><summary>Model answer</summary>
+#
+# $n_1=n_2=8$. Ranks of $X$: 1, 2, 3, 4, 5, 6, 8, 11, sum $R_1=40$; ranks of $Y$: 7, 9, 10, 12, 13, 14, 15,
+# 16, sum $R_2=96$; together $136=16\cdot17/2$, as it must be. Then
+#
+# $$U_1=n_1n_2+\frac{n_1(n_1+1)}2-R_1=64+36-40=60,\qquad U_2=n_1n_2+\frac{n_2(n_2+1)}2-R_2=64+36-96=4.$$
+#
+# $U_1+U_2=64=n_1n_2$. In general: $R_1+R_2=\frac{N(N+1)}2$ with $N=n_1+n_2$, so
+# $U_1+U_2=2n_1n_2+\frac{n_1(n_1+1)+n_2(n_2+1)-N(N+1)}2=2n_1n_2-n_1n_2$. Meaning: $U_1$ counts the pairs in
+# which $X<Y$ (a tie: ½), $U_2$ those with $X>Y$. Indeed the $X$ of rank 8 stands above one $Y$ (7) and that of
+# rank 11 above three (7, 9, 10): 4 pairs.
+#
+# $U=\min(U_1,U_2)=4$. Under $H_0$ (one continuous law) all $\binom{16}8=12870$ sets of ranks are equally
+# likely; 12 of them have $U\le4$ on one side ($1+1+2+3+5$ for $U=0..4$, the partitions of 0 to 4), so the
+# exact two-sided $p=2\cdot12/12870=0.00186$: significant, $X$ tends to be smaller. Normal approximation:
+# $\mathbb EU=n_1n_2/2=32$, $\operatorname{Var}U=n_1n_2(N+1)/12=90.7$, $z=(4-32)/9.52=-2.94$ and $p=0.0033$
+# (with the continuity correction ½: $-2.89$, $0.0039$).
+#
+# **Ответ по-русски.** $n_1=n_2=8$. Ранги $X$: 1, 2, 3, 4, 5, 6, 8, 11, сумма $R_1=40$; ранги $Y$: 7, 9, 10,
+# 12, 13, 14, 15, 16, сумма $R_2=96$; всего $136=16\cdot17/2$. Тогда
+#
+# $$U_1=n_1n_2+\frac{n_1(n_1+1)}2-R_1=64+36-40=60,\qquad U_2=n_1n_2+\frac{n_2(n_2+1)}2-R_2=64+36-96=4.$$
+#
+# $U_1+U_2=64=n_1n_2$. В общем виде: $R_1+R_2=\frac{N(N+1)}2$, $N=n_1+n_2$, поэтому
+# $U_1+U_2=2n_1n_2+\frac{n_1(n_1+1)+n_2(n_2+1)-N(N+1)}2=2n_1n_2-n_1n_2=n_1n_2$. Смысл: $U_1$ — число пар, в
+# которых $X<Y$ (совпадение засчитывается за ½), $U_2$ — число пар с $X>Y$. Действительно, $X$ с рангом 8
+# больше одного $Y$ (ранг 7), $X$ с рангом 11 — трёх (7, 9, 10), всего 4 пары.
+#
+# $U=\min(U_1,U_2)=4$. При $H_0$ (одно и то же непрерывное распределение) все $\binom{16}8=12870$ наборов рангов
+# равновероятны; для 12 из них $U\le4$ с одной стороны ($1+1+2+3+5$ — число разбиений чисел от 0 до 4), поэтому
+# точное двустороннее p-значение $2\cdot12/12870=0{,}00186$: различие значимо, значения $X$ в целом меньше.
+# Нормальное приближение: $\mathbb EU=n_1n_2/2=32$, $\operatorname{Var}U=n_1n_2(N+1)/12=90{,}7$,
+# $z=(4-32)/9{,}52=-2{,}94$, $p=0{,}0033$ (с поправкой на непрерывность ½: $-2{,}89$ и $0{,}0039$).
+#
+# **Typical mistake.** To read $U_1=60$ as "X is larger": by this formula $U_1$ counts the pairs that $X$
+# loses. SciPy returns the other one, 4.
+#
+# </details>
+
+# %% [markdown] tags=["exam"]
+# ### Question 79 · Two 95 % intervals overlap: can the difference be significant?
+#
+# Give numbers.
+#
+# **По-русски.** Два 95-процентных доверительных интервала пересекаются. Может ли различие быть значимым?
+# Приведите числовой пример.
+#
+# <details><summary>Model answer</summary>
+#
+# Yes. Two independent means 0 and 3, each with standard error 1. Intervals: $0\pm1.96=[-1.96,\ 1.96]$ and
+# $3\pm1.96=[1.04,\ 4.96]$: they overlap. The difference is 3, its variance is the sum of the variances,
+# $\mathrm{SE}=\sqrt{1^2+1^2}=1.414$, so $z=3/1.414=2.12$ and $p=2\Phi(-2.12)=0.034<0.05$: significant. The
+# interval of the difference, $3\pm1.96\cdot1.414=[0.23,\ 5.77]$, excludes 0.
+#
+# Why: the intervals separate only if the distance exceeds $z_{1-\alpha/2}(\mathrm{SE}_1+\mathrm{SE}_2)$, the
+# test needs $z_{1-\alpha/2}\sqrt{\mathrm{SE}_1^2+\mathrm{SE}_2^2}$, which is smaller. With equal errors: 3.92
+# against 2.77 standard errors. So not overlapping implies significance, and not the other way round. As a
+# test the rule "they must not overlap" has level
+# $2\Phi(-\sqrt2\cdot1.96)=0.0056$ instead of 0.05, and loses power accordingly. Right: one interval, of the
+# difference.
+#
+# **Ответ по-русски.** Да. Пусть два независимых средних равны 0 и 3, стандартная ошибка каждого равна 1.
+# Интервалы $0\pm1{,}96=[-1{,}96;\ 1{,}96]$ и $3\pm1{,}96=[1{,}04;\ 4{,}96]$ пересекаются. Разность равна 3,
+# дисперсии складываются: $\mathrm{SE}=\sqrt{1^2+1^2}=1{,}414$, поэтому $z=3/1{,}414=2{,}12$ и
+# $p=2\Phi(-2{,}12)=0{,}034<0{,}05$ — различие значимо. Доверительный интервал для разности
+# $3\pm1{,}96\cdot1{,}414=[0{,}23;\ 5{,}77]$ не содержит нуля.
+#
+# Причина: интервалы не пересекаются, только если расстояние между средними больше
+# $z_{1-\alpha/2}(\mathrm{SE}_1+\mathrm{SE}_2)$, а критерию достаточно
+# $z_{1-\alpha/2}\sqrt{\mathrm{SE}_1^2+\mathrm{SE}_2^2}$, что меньше. При равных ошибках это 3,92 против 2,77
+# стандартной ошибки. Значит, из непересечения следует значимость, но не наоборот. Правило «интервалы не
+# должны пересекаться» как критерий имеет уровень $2\Phi(-\sqrt2\cdot1{,}96)=0{,}0056$ вместо 0,05 и потому
+# теряет мощность. Правильно строить один интервал — для разности.
+#
+# **Typical mistake.** "They overlap, so there is no effect": wrong twice, for overlap does not mean "not
+# significant", and "not significant" does not mean "no effect".
+#
+# </details>
+
+# %% [markdown] tags=["exam"]
+# ### Question 81 · By what factor must the sample grow for an interval half as wide? Derive the sample-size formula.
+#
+# **По-русски.** Во сколько раз нужно увеличить выборку, чтобы доверительный интервал стал вдвое уже?
+# Выведите формулу для объёма выборки.
+#
+# <details><summary>Model answer</summary>
+#
+# **Four times.** For $n$ independent users with variance $\sigma^2$, $\operatorname{Var}\bar X=\sigma^2/n$; the
+# interval $\bar X\pm z_{1-\alpha/2}\,\sigma/\sqrt n$ is $2z_{1-\alpha/2}\,\sigma/\sqrt n$ wide. Half of it needs
+# $\sqrt n$ twice as large, so $4n$. The same holds for a difference, with $\sigma\sqrt{2/n}$.
+#
+# **Sample size.** Two groups of $n$ users, variance $\sigma^2$ in both, large $n$. The estimate
+# $\hat\delta=\bar X-\bar Y$ is $N(\delta,\ 2\sigma^2/n)$; write $\mathrm{SE}=\sigma\sqrt{2/n}$.
+#
+# 1. Type I: under $H_0$: $\delta=0$ we reject if $\lvert\hat\delta\rvert>z_{1-\alpha/2}\,\mathrm{SE}$; its
+#    probability is $\alpha$.
+# 2. Type II: let the true effect be $\delta>0$. Neglecting rejection on the wrong side,
+#    $1-\beta=\Pr(\hat\delta>z_{1-\alpha/2}\mathrm{SE})=\Pr\Big(\frac{\hat\delta-\delta}{\mathrm{SE}}>z_{1-\alpha/2}-\frac\delta{\mathrm{SE}}\Big)=\Phi\Big(\frac\delta{\mathrm{SE}}-z_{1-\alpha/2}\Big).$
+# 3. Hence $\frac\delta{\mathrm{SE}}-z_{1-\alpha/2}=z_{1-\beta}$, that is
+#    $\delta=(z_{1-\alpha/2}+z_{1-\beta})\,\sigma\sqrt{2/n}$, and squaring
+#
+# $$n=\frac{2\sigma^2\,(z_{1-\alpha/2}+z_{1-\beta})^2}{\delta^2}\quad\text{users in each group.}$$
+#
+# With $\alpha=0.05$, $1-\beta=0.8$: $2\cdot(1.96+0.84)^2\approx15.7$, so $n\approx16\,\sigma^2/\delta^2$. Example:
+# $\delta=0.1\sigma$ needs 1570 in each group. Groups $n_1$ and $n_2=\kappa n_1$:
+# $n_1=(1+1/\kappa)\,\sigma^2(\dots)^2/\delta^2$. One-sided: $z_{1-\alpha}$. Half the effect: four times the
+# users.
+#
+# **Ответ по-русски.** **В четыре раза.** Для $n$ независимых пользователей с дисперсией $\sigma^2$ имеем
+# $\operatorname{Var}\bar X=\sigma^2/n$; ширина интервала $\bar X\pm z_{1-\alpha/2}\,\sigma/\sqrt n$ равна
+# $2z_{1-\alpha/2}\,\sigma/\sqrt n$. Чтобы она уменьшилась вдвое, $\sqrt n$ должен вырасти вдвое, то есть нужно
+# $4n$ наблюдений. Для разности средних то же самое: стандартная ошибка равна $\sigma\sqrt{2/n}$.
+#
+# **Объём выборки.** Две группы по $n$ пользователей, дисперсия в обеих $\sigma^2$, $n$ велико. Оценка
+# $\hat\delta=\bar X-\bar Y$ имеет распределение $N(\delta,\ 2\sigma^2/n)$; обозначим
+# $\mathrm{SE}=\sigma\sqrt{2/n}$.
+#
+# 1. Ошибка первого рода: при $H_0$: $\delta=0$ отвергаем, если
+#    $\lvert\hat\delta\rvert>z_{1-\alpha/2}\,\mathrm{SE}$; вероятность этого равна $\alpha$.
+# 2. Ошибка второго рода: пусть истинный эффект $\delta>0$. Пренебрегая отклонением $H_0$ с
+#    противоположным знаком, получаем мощность
+#    $1-\beta=\Pr(\hat\delta>z_{1-\alpha/2}\mathrm{SE})=\Pr\Big(\frac{\hat\delta-\delta}{\mathrm{SE}}>z_{1-\alpha/2}-\frac\delta{\mathrm{SE}}\Big)=\Phi\Big(\frac\delta{\mathrm{SE}}-z_{1-\alpha/2}\Big).$
+# 3. Значит, $\frac\delta{\mathrm{SE}}-z_{1-\alpha/2}=z_{1-\beta}$, то есть
+#    $\delta=(z_{1-\alpha/2}+z_{1-\beta})\,\sigma\sqrt{2/n}$. Возводим в квадрат:
+#
+# $$n=\frac{2\sigma^2\,(z_{1-\alpha/2}+z_{1-\beta})^2}{\delta^2}\quad\text{пользователей в каждой группе.}$$
+#
+# При $\alpha=0{,}05$ и мощности $0{,}8$: $2\cdot(1{,}96+0{,}84)^2\approx15{,}7$, то есть
+# $n\approx16\,\sigma^2/\delta^2$. Например, для $\delta=0{,}1\sigma$ нужно 1570 человек в каждой группе. При
+# $n_2=\kappa n_1$ имеем $n_1=(1+1/\kappa)\,\sigma^2(z_{1-\alpha/2}+z_{1-\beta})^2/\delta^2$. Для односторонней
+# альтернативы берут $z_{1-\alpha}$. Вдвое меньший эффект требует вчетверо больше пользователей.
+#
+# **Typical mistake.** The factor 2 is forgotten (the variance of a difference is a sum), or $n$ is taken for
+# both groups together.
+#
+# </details>
+
+# %% [markdown] tags=["exam"]
+# ### Question 82 · Users are randomised, clicks are analysed as independent
+#
+# What goes wrong, and how is it repaired?
+#
+# **По-русски.** По группам случайно распределяют пользователей, а клики анализируют как независимые
+# наблюдения. К чему это приводит и как это исправить?
+#
+# <details><summary>Model answer</summary>
+#
+# Let user $i$ have $a_i$ clicks in $b_i$ views, $n$ users a group, click rate $r=\sum a_i/\sum b_i$. The views of
+# one user resemble each other, so they are dependent, while the *users* are independent: they are what was
+# randomised. A test on views takes $\operatorname{Var}r=r(1-r)/\sum b_i$. With $b$ views each and correlation $\rho$ of
+# two views of one user the right variance is larger by the design effect,
+#
+# $$\operatorname{Var}r=\frac{r(1-r)}{nb}\big(1+(b-1)\rho\big).$$
+#
+# So the standard error is too small by its root, intervals are too short, p-values not uniform in A/A tests
+# and the type I error far above $\alpha$: with $b=10$, $\rho=1/3$ the statistic is twice too large, false
+# alarms $2\Phi(-1.96/2)=0.33$ at nominal 0.05. More views per user make it worse. The estimate itself is not
+# wrong, its error is.
+#
+# Repairs, all with **one number per user**: (1) per-user rate $a_i/b_i$ and Welch's test: right, but another
+# metric, every user weighs the same. (2) Delta method for the ratio of sums $r=\bar a/\bar b$: the gradient
+# is $(1/\bar b,\ -\bar a/\bar b^2)$, so
+#
+# $$\operatorname{Var}r\approx\frac1{n\bar b^2}\big(s_a^2-2r\,s_{ab}+r^2s_b^2\big),\qquad z=\frac{r_1-r_2}{\sqrt{\operatorname{Var}r_1+\operatorname{Var}r_2}}.$$
+#
+# (3) Linearisation: give every user $a_i-r_0b_i$ with $r_0$ the ratio of the control group, then Welch; the
+# same variance, as the bracket is the variance of $a_i-r\,b_i$. (4) Bootstrap over users, or buckets of
+# users as observations. Or randomise the unit that is analysed, if the product allows it.
+#
+# **Ответ по-русски.** Пусть у пользователя $i$ — $a_i$ кликов на $b_i$ показов, в группе $n$ пользователей, доля
+# кликов $r=\sum a_i/\sum b_i$. Показы одного пользователя похожи друг на друга, то есть зависимы; независимы
+# *пользователи* — единица рандомизации. Критерий по показам использует дисперсию
+# $\operatorname{Var}r=r(1-r)/\sum b_i$. Если у каждого $b$ показов и корреляция двух показов одного
+# пользователя равна $\rho$, правильная дисперсия больше:
+#
+# $$\operatorname{Var}r=\frac{r(1-r)}{nb}\big(1+(b-1)\rho\big).$$
+#
+# Стандартная ошибка занижена в корень из этой скобки раз, доверительные интервалы слишком узкие, p-значения в
+# A/A-тестах распределены неравномерно, а вероятность ошибки первого рода намного больше $\alpha$: при $b=10$,
+# $\rho=1/3$ статистика завышена вдвое, и ложных срабатываний $2\Phi(-1{,}96/2)=0{,}33$ вместо 0,05. Чем больше
+# показов на пользователя, тем хуже. Сама оценка при этом верна, неверна её погрешность.
+#
+# Исправления — всегда **одно число на пользователя**. (1) Доля $a_i/b_i$ каждого пользователя и критерий
+# Уэлча: корректно, но это другая метрика, все пользователи имеют одинаковый вес. (2) Дельта-метод для отношения
+# сумм $r=\bar a/\bar b$: градиент равен $(1/\bar b,\ -\bar a/\bar b^2)$, поэтому
+#
+# $$\operatorname{Var}r\approx\frac1{n\bar b^2}\big(s_a^2-2r\,s_{ab}+r^2s_b^2\big),\qquad z=\frac{r_1-r_2}{\sqrt{\operatorname{Var}r_1+\operatorname{Var}r_2}},$$
+#
+# где $s_a^2,s_b^2,s_{ab}$ — выборочные дисперсии и ковариация по пользователям. (3) Линеаризация: каждому
+# пользователю сопоставляем $a_i-r_0b_i$, где $r_0$ — отношение в контрольной группе, и применяем критерий
+# Уэлча; дисперсия та же, потому что скобка — это дисперсия $a_i-r\,b_i$. (4) Бутстреп по пользователям или
+# объединение пользователей в корзины. Либо сделать единицей рандомизации то, что анализируется, если продукт
+# это позволяет.
+#
+# **Typical mistake.** "There are millions of clicks, so everything is significant and precise." The number
+# of independent observations is the number of users.
+#
+# </details>
+
+# %% [markdown]
+# ## Summary and references
+#
+# - A coin makes the groups alike in everything, known and unknown; a log cannot. Split by a hash of salt and
+#   id, then check the counts (SRM) and the machine (A/A).
+# - One number per randomised unit. Ratios of sums need the delta method or linearisation.
+# - Welch by default; pooled only where the variances are known to be equal; Student's quantiles for small
+#   groups; ranks answer $\Pr(X>Y)$, the mean answers money.
+# - An interval of the difference says all that a test says, and how large. Two intervals that overlap decide
+#   nothing.
+# - A p-value is a random variable, uniform under $H_0$; what share of the significant is false depends on
+#   power and on what is tried.
+# - $n\approx16\,\sigma^2/\delta^2$ in each group for 5 % and 80 %; half the effect, four times the users. Whole
+#   weeks. A metric is judged by effect over noise.
+#
+# References
+#
+# - Student (1908). [The probable error of a mean](https://doi.org/10.1093/biomet/6.1.1). Biometrika 6.
+# - Welch (1947).
+#   [The generalization of 'Student's' problem when several different population variances are involved](https://doi.org/10.1093/biomet/34.1-2.28).
+#   Biometrika 34.
+# - Mann, Whitney (1947).
+#   [On a test of whether one of two random variables is stochastically larger than the other](https://doi.org/10.1214/aoms/1177730491).
+#   Annals of Mathematical Statistics 18.
+# - Efron (1979). [Bootstrap methods: another look at the jackknife](https://doi.org/10.1214/aos/1176344552).
+#   Annals of Statistics 7.
+# - Dehejia, Wahba (1999).
+#   [Causal effects in nonexperimental studies](https://doi.org/10.1080/01621459.1999.10473858). JASA 94.
+# - Thornton (2008).
+#   [The demand for, and impact of, learning HIV status](https://doi.org/10.1257/aer.98.5.1829). American
+#   Economic Review 98.
+# - Gelman, Carlin (2014).
+#   [Beyond power calculations: assessing type S and type M errors](https://doi.org/10.1177/1745691614551642).
+#   Perspectives on Psychological Science 9.
+# - Deng, Knoblich, Lu (2018).
+#   [Applying the delta method in metric analytics](https://doi.org/10.1145/3219819.3219919). KDD.
+# - Fabijan et al. (2019).
+#   [Diagnosing sample ratio mismatch in online controlled experiments](https://doi.org/10.1145/3292500.3330722).
+#   KDD.
+# - Kohavi, Tang, Xu (2020). *Trustworthy Online Controlled Experiments*. Cambridge University Press.
+#
+# <!-- navigation -->
+# <!-- /navigation -->
