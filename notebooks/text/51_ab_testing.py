@@ -13,7 +13,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # 51 · A/B testing: what an experiment can tell
 #
@@ -138,7 +137,7 @@ def shop(choice, n, seed):
     chose = rng.random(n) < special.expit(choice * activity)
     return activity, without, without + 1.0, chose
 
-
+# %%
 activity, without, with_it, chose = shop(1.5, USERS, seed=1)
 given = np.random.default_rng(2).random(USERS) < 0.5  # a coin for each user
 naive, trial = (np.where(w, with_it, without)[w].mean() - without[~w].mean()
@@ -156,8 +155,8 @@ def draw_shop(choice=1.5, ax=None):
     ax.set(xlabel="spending of a user", ylabel="density", ylim=(0, 0.28),
            title=f"choice {choice:.1f}: difference {gap:.2f}, true effect 1")
 
-
-fig, axes = plt.subplots(1, 3, figsize=(9.8, 2.9), sharey=True)
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 3, figsize=(8.8, 2.5), sharey=True)
 for choice, ax in zip((0.0, 1.5, 3.0), axes):
     draw_shop(choice, ax)
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -179,6 +178,8 @@ by_integral = 8 * integrate.quad(lambda a: a * special.expit(1.5 * a) * stats.no
                                  -9, 9)[0]  # 2 (E[a | w = 1] - E[a | w = 0])
 check("51.1", "that term, from the law of the choice by quadrature, within 4 standard errors",
       abs(selection - by_integral), below=4 * math.sqrt(20 / USERS))
+
+# %%
 slope = np.linalg.lstsq(np.c_[np.ones(USERS), chose, activity],
                         np.where(chose, with_it, without), rcond=None)[0]
 noise = math.sqrt(4 * 5 / USERS)  # variance of a user: 4 + 1
@@ -250,7 +251,7 @@ def _first(u, shares, strict=True):
     ends = np.cumsum(shares)
     return int(np.argmax(ends > u if strict else ends >= u))
 
-
+# %% tags=["nbval-ignore-output", "hide-input"]
 exercise("51.A", group_of, [((u, shares), _first(u, shares)) for u, shares in (
     (0.2, [0.5, 0.5]), (0.5, [0.5, 0.5]), (0.0, [0.0, 0.25, 0.75]), (0.75, [0.25, 0.5, 0.25]),
     (0.3, [0.25, 0.0, 0.75]), (0.99, [0.25, 0.25, 0.5]))],
@@ -307,7 +308,7 @@ def assign_group(user_id, salt, shares):
         group = max(g for g, share in enumerate(shares) if share > 0)
     return group
 
-
+# %%
 ids = range(4000)
 groups = np.array([assign_group(i, "button", [0.5, 0.5]) for i in ids])
 
@@ -318,7 +319,7 @@ def by_fractions(user_id, salt, quarters):
     first = int(hashlib.new("sha256", f"{salt}:{user_id}".encode()).hexdigest()[0], 16) // 4
     return [g for g, q in enumerate(quarters) for _ in range(q)][first]
 
-
+# %%
 check("51.2", "shares in quarters: the first two bits of the hash", [
     assign_group(i, "a", [0.25, 0, 0.5, 0.25]) for i in ids],
     [by_fractions(i, "a", [1, 0, 2, 1]) for i in ids])
@@ -337,7 +338,7 @@ def cross_table(salt_a, salt_b):
     one, two = ([assign_group(i, salt, [0.5, 0.5]) for i in ids] for salt in (salt_a, salt_b))
     return np.histogram2d(one, two, bins=2)[0].astype(int)
 
-
+# %%
 p_tables = [stats.chi2_contingency(cross_table(f"a{k}", f"b{k}"), correction=False).pvalue
             for k in range(20)]
 print("one pair of salts:", cross_table("a0", "b0").tolist(), " one salt for both:",
@@ -397,7 +398,7 @@ def sample(x, name, least=2):
                          "what they count as")
     return x
 
-
+# %% tags=["hide-input"]
 def level(value, name="alpha"):
     """A probability strictly between 0 and 1."""
     if not 0 < value < 1:
@@ -412,7 +413,7 @@ class SRM(NamedTuple):
     df: torch.Tensor
     p_value: torch.Tensor
 
-
+# %%
 def srm_test(counts, shares):
     """Sample ratio mismatch, eq. (51.3). counts (…, G) users, shares (G,) with sum 1."""
     counts = sample(counts, "counts")
@@ -456,7 +457,7 @@ def srm_power(n, true_shares, shares, alpha):
     lam = n * sum((b - a) ** 2 / a for a, b in zip(shares, true_shares))
     return stats.ncx2.sf(stats.chi2.isf(alpha, len(shares) - 1), len(shares) - 1, lam)
 
-
+# %%
 lossy = [0.495 / 0.995, 0.5 / 0.995]
 draws = np.random.default_rng(6).multinomial(500_000, lossy, size=EXPERIMENTS)
 seen = host(srm_test(draws, [0.5, 0.5]).p_value < 0.001).mean()
@@ -497,7 +498,7 @@ def _pearson(counts, shares, over=None):
     expected = np.sum(counts) * np.array(shares)
     return float(((counts - expected) ** 2 / (expected if over is None else over)).sum())
 
-
+# %% tags=["nbval-ignore-output", "hide-input"]
 exercise("51.B", chi_square, [((c, s), stats.chisquare(c, np.sum(c) * np.array(s)).statistic)
          for c, s in (([4860, 5140], [0.5, 0.5]), ([90, 910], [0.1, 0.9]),
                       ([200, 330, 470], [0.2, 0.3, 0.5]))],
@@ -582,7 +583,7 @@ check("51.6", "what is left shrinks like 1/√n without the correction, like 1/n
       slopes, [-0.5, -1.0], atol=0.1)
 
 # %% tags=["hide-input"]
-fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(9.4, 2.9))
+fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(8.4, 2.5))
 grid = np.linspace(-3, 4, 300)
 for n, style in ((1, ":"), (10, "--"), (160, "-")):
     left_ax.plot(grid, stats.gamma(n).pdf(n + grid * math.sqrt(n)) * math.sqrt(n), style,
@@ -631,7 +632,7 @@ class Verdict(NamedTuple):
     estimate: torch.Tensor
     interval: torch.Tensor
 
-
+# %%
 def sides(alternative):
     """1 for "greater", -1 for "less", 0 for "two-sided"."""
     known = {"two-sided": 0, "greater": 1, "less": -1}
@@ -684,7 +685,7 @@ def z_test(x, sigma, mean0=0.0, alternative="two-sided", alpha=0.05):
     infinite = torch.tensor(math.inf, dtype=torch.float64, device=x.device)
     return conclude(x.mean(-1), error, infinite, mean0, alternative, alpha)
 
-
+# %%
 def t_test(x, mean0=0.0, alternative="two-sided", alpha=0.05):
     """One sample, Student's t, eq. (51.9). x (…, n) -> Verdict; NaN where all are equal."""
     x = sample(x, "x")
@@ -694,6 +695,8 @@ def t_test(x, mean0=0.0, alternative="two-sided", alpha=0.05):
 
 # %%
 five = torch.as_tensor(np.random.default_rng(8).normal(0.4, 2, (3, 5))).to(device)
+
+# %%
 for side in ("two-sided", "greater", "less"):
     judge = stats.ttest_1samp(host(five), 0.3, axis=-1, alternative=side)
     ours, between = t_test(five, 0.3, side), judge.confidence_interval(0.95)
@@ -728,6 +731,8 @@ counted = {"t, normal quantile": (t5.statistic.abs() > 1.96).double().mean(),
 for name, rate in counted.items():
     print(f"{name:22s} rejects a true H0 in {rate:.3f} of the experiments, n = 5")
 exactly = 2 * stats.t.sf(1.96, 4)
+
+# %%
 print(f"by Student's law, 1.96 instead of 2.78: {exactly:.3f}")
 mc = 4 * math.sqrt(exactly * (1 - exactly) / EXPERIMENTS)
 claim("normal quantiles: 2 P(t4 > 1.96), within 4 standard errors",
@@ -743,9 +748,9 @@ check("51.9", "Student's quantiles: 0.05, within 4 standard errors",
 #
 # The pooled form assumes one variance in both groups, and then is exactly $t_{n_1+n_2-2}$. Welch's assumes
 # nothing, and has no exact law: the sum under the root is not a multiple of a $\chi^2$. Give it the $\nu$ of
-# the $\chi^2$ that fits best. A variable $\frac{V}{\nu}\chi^2_\nu$ has mean $V$ and variance $2V^2/\nu$. The sum
-# has mean $V=\sigma_1^2/n_1+\sigma_2^2/n_2$ and variance $\sum_k\frac{2\sigma_k^4}{n_k^2(n_k-1)}$, because
-# $\operatorname{Var}s_k^2=2\sigma_k^4/(n_k-1)$. Match the two moments, and put $s_k$ for $\sigma_k$:
+# the $\chi^2$ that fits best. A variable $\frac{V}{\nu}\chi^2_\nu$ has mean $V$ and variance $2V^2/\nu$. The
+# sum has mean $V=\sigma_1^2/n_1+\sigma_2^2/n_2$ and variance $\sum_k\frac{2\sigma_k^4}{n_k^2(n_k-1)}$,
+# because $\operatorname{Var}s_k^2=2\sigma_k^4/(n_k-1)$. Match the two moments, and put $s_k$ for $\sigma_k$:
 #
 # $$\nu=\frac{\big(s_1^2/n_1+s_2^2/n_2\big)^2}{\dfrac{(s_1^2/n_1)^2}{n_1-1}+\dfrac{(s_2^2/n_2)^2}{n_2-1}}. \tag{51.11}$$
 #
@@ -769,7 +774,7 @@ def _welch(x, y, ddof=1, pooled=False, sign=1, root=True):
         v, w, nu = s2 / n, s2 / m, n + m - 2
     return sign * (np.mean(x) - np.mean(y)) / (v + w) ** (0.5 if root else 1), nu
 
-
+# %% tags=["nbval-ignore-output", "hide-input"]
 pairs = [([1.0, 2, 4], [0.0, 1, 1, 0, 2]), ([3.0, 9, 1, 5], [2.0, 2.5]), ([0, 1.0], [5, 9.0, 2])]
 judged = [stats.ttest_ind(*pair, equal_var=False) for pair in pairs]
 exercise("51.C", welch, [(pair, (j.statistic, j.df)) for pair, j in zip(pairs, judged)],
@@ -820,7 +825,7 @@ def welch_t_test(x, y, alternative="two-sided", alpha=0.05):
     df = total**2 / (v**2 / (x.shape[-1] - 1) + w**2 / (y.shape[-1] - 1))
     return conclude(x.mean(-1) - y.mean(-1), total.sqrt(), df, 0.0, alternative, alpha)
 
-
+# %%
 def pooled_t_test(x, y, alternative="two-sided", alpha=0.05):
     """Two independent samples of one variance, eq. (51.10). (…, n1), (…, n2) -> Verdict."""
     x, y = sample(x, "x"), sample(y, "y")
@@ -832,15 +837,21 @@ def pooled_t_test(x, y, alternative="two-sided", alpha=0.05):
 # %%
 rng = np.random.default_rng(10)
 x, y = rng.normal(0.3, 1, (4, 7)), rng.normal(0, 5, (4, 12))
+def by_scipy(x, y, equal, side):
+    """Statistic, df, p and the ends of the interval by SciPy."""
+    judge = stats.ttest_ind(x, y, axis=-1, equal_var=equal, alternative=side)
+    return [judge.statistic, judge.df + 0 * judge.statistic, judge.pvalue,
+            *judge.confidence_interval(0.95)]
+
+
 for side in ("two-sided", "greater", "less"):
-    for test, equal in ((welch_t_test, False), (pooled_t_test, True)):
-        judge, ours = stats.ttest_ind(x, y, axis=-1, equal_var=equal, alternative=side), test(x, y, side)
-        between = judge.confidence_interval(0.95)
-        check("51.11" if test is welch_t_test else "51.10",
-              f"{test.__name__}: statistic, df, p and interval are SciPy's, {side}",
-              [*ours[:3], *ours.interval.mT],
-              [judge.statistic, judge.df + 0 * judge.statistic, judge.pvalue, between.low,
-               between.high], atol=1e-9)
+    ours = [[*found[:3], *found.interval.mT] for found in (welch_t_test(x, y, side),
+                                                           pooled_t_test(x, y, side))]
+    check("51.10", f"statistic, p and interval, both tests: SciPy's, {side}",
+          [[o[0], *o[2:]] for o in ours], [[j[0], *j[2:]] for j in (
+              by_scipy(x, y, False, side), by_scipy(x, y, True, side))], atol=1e-9)
+    check("51.11", f"degrees of freedom: SciPy's, {side}", ours[0][1],
+          by_scipy(x, y, False, side)[1], atol=1e-9)
 
 # %%
 rng = np.random.default_rng(11)
@@ -865,6 +876,8 @@ for name, sd in (("small group sd 5, large 1", (1, 5)), ("equal", (1, 1)),
     x, y = rng.normal(0, sd[0], (EXPERIMENTS, 200)), rng.normal(0, sd[1], (EXPERIMENTS, 20))
     rows[name] = [host(test(x, y).p_value < 0.05).mean() for test in (pooled_t_test, welch_t_test)]
 table = pd.DataFrame(rows, index=["pooled", "Welch"]).T
+
+# %%
 print(table.round(2).to_string())
 band = 4 * math.sqrt(0.05 * 0.95 / EXPERIMENTS)
 claim("pooled: nine false alarms for each that was allowed", table.iloc[0, 0], above=0.4,
@@ -980,7 +993,7 @@ def views(experiments, users, seed, shape=(0.6, 1.4), mean_views=10):
     seen = 1 + rng.poisson(mean_views - 1, (experiments, users))
     return rng.binomial(seen, rng.beta(*shape, (experiments, users))), seen
 
-
+# %%
 def as_views(clicks, seen):
     """p-value of the test that takes every view for a user; clicks, seen: two groups each."""
     successes, trials = (torch.as_tensor(np.stack([g.sum(-1) for g in part], -1))
@@ -996,8 +1009,9 @@ print({name: round(float(rate), 2) for name, rate in false_alarms.items()})
 # %% [markdown]
 # **First repair: one number a user.** Test the mean of $a_i/b_i$, clicks over views of user $i$. That is
 # honest, but another metric: each user weighs the same. **Second repair: the delta method**, for the ratio of
-# sums $r=\sum_ia_i/\sum_ib_i=\bar a/\bar b$ itself. Its gradient is $\nabla r=(1/\bar b,\,-\bar a/\bar b^2)$, so a
-# small error of $(\bar a,\bar b)$ moves $r$ by $\frac{1}{\bar b}(\mathrm d\bar a-r\,\mathrm d\bar b)$. Hence
+# sums $r=\sum_ia_i/\sum_ib_i=\bar a/\bar b$ itself. Its gradient is $\nabla r=(1/\bar b,\,-\bar a/\bar b^2)$,
+# so a small error of $(\bar a,\bar b)$ moves $r$ by $\frac{1}{\bar b}(\mathrm d\bar a-r\,\mathrm d\bar b)$.
+# Hence
 #
 # $$\operatorname{Var}r\approx\nabla r^\top\,\frac{\Sigma}{n}\,\nabla r=\frac1{n\,\bar b^2}\Big(s_a^2-2r\,s_{ab}+r^2s_b^2\Big), \tag{51.13}$$
 #
@@ -1024,7 +1038,7 @@ def _by_matrix(a, b):
     slope = np.array([1 / b.mean(), -a.mean() / b.mean() ** 2])
     return a.sum() / b.sum(), math.sqrt(slope @ np.cov(a, b) @ slope / len(a))
 
-
+# %% tags=["nbval-ignore-output", "hide-input"]
 def _as_clicks(a, b):
     r = np.sum(a) / np.sum(b)
     return r, math.sqrt(r * (1 - r) / np.sum(b))
@@ -1091,6 +1105,8 @@ gradient = torch.autograd.grad(point[0] / point[1], point)[0]
 covariance = torch.stack([a, b]).cov()
 check("51.13", "the delta method with autograd's gradient",
       error, (gradient @ covariance @ gradient / 200).sqrt(), rtol=1e-10)
+
+# %%
 check("51.14", "the residuals sum to 0", (a - r * b).sum(), 0.0, atol=1e-9)
 pick = np.random.default_rng(16).integers(0, 200, (4000, 200))
 resampled = host(a)[pick].sum(-1) / host(b)[pick].sum(-1)
@@ -1128,8 +1144,8 @@ claim("delta and linearised agree on the decision in 97 % of the experiments and
 # $$\operatorname{Var}r=\frac{f(1-f)}{nb}\,\big(1+(b-1)\rho\big). \tag{51.15}$$
 #
 # The bracket is the *design effect*: a test on views divides by an error that is too small by its root. For a
-# Beta law with parameters of sum $\tau$, $\rho=1/(1+\tau)$; here $1/3$. **Predict**: more views per user, the same
-# number of users. Do the false alarms fall or rise?
+# Beta law with parameters of sum $\tau$, $\rho=1/(1+\tau)$; here $1/3$. **Predict**: more views per user, the
+# same number of users. Do the false alarms fall or rise?
 
 # %%
 rng = np.random.default_rng(18)
@@ -1154,8 +1170,8 @@ def draw_unit(total=2.0, ax=None):
     ax.set(xlabel="views per user", ylabel="false alarms at 5 %", ylim=(0, 1),
            title=f"within-user correlation {alike:.2f}")
 
-
-fig, axes = plt.subplots(1, 3, figsize=(9.4, 2.7), sharey=True)
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 3, figsize=(8.4, 2.3), sharey=True)
 for total, ax in zip((2.0, 9.0, 99.0), axes):
     draw_unit(total, ax)
 plt.show()
@@ -1234,6 +1250,8 @@ def _pairs(x, y, tie=0.5):
 
 
 cases = [([1.0, 3], [2.0, 4, 5]), ([2.0, 2, 7, 9], [2.0, 1]), ([5.0, 1], [5.0, 0, 1])]
+
+# %% tags=["nbval-ignore-output", "hide-input"]
 exercise("51.E", count_pairs, [((x, y), len(x) * len(y) - stats.mannwhitneyu(x, y).statistic)
                                for x, y in cases],
          mistakes={"you counted X > Y: that is U of the other sample": lambda x, y: _pairs(y, x),
@@ -1288,7 +1306,7 @@ def doubled_ranks(values):
     return (torch.searchsorted(ordered, values)
             + torch.searchsorted(ordered, values, right=True) + 1)
 
-
+# %%
 def rank_sum_law(ranks, n1):
     """Law of the sum of n1 of the doubled ranks by eq. (51.18): probabilities of 0, 1, 2, …"""
     ranks = sorted(ranks)
@@ -1310,7 +1328,7 @@ def rank_moments(ranks, n1):
     tied = ranks.unique(return_counts=True)[1].double()
     return (n1 * (N - n1) / 12 * (N + 1 - (tied**3 - tied).sum() / (N * (N - 1)))).sqrt()
 
-
+# %%
 class RankVerdict(NamedTuple):
     """Result of `mann_whitney_u`; tensors without dimensions, `method` the one used."""
 
@@ -1347,7 +1365,7 @@ def mann_whitney_u(x, y, alternative="two-sided", method="auto"):
     p = {1: tails[1], -1: tails[0], 0: min(2 * min(tails), 1.0)}[side]
     return RankVerdict(U1, U2, away / sd, U1.new_tensor(p), method)
 
-
+# %%
 def exact_tails(ranks, n1):
     """P(R1 <= observed), P(R1 >= observed) under H0, given the ranks."""
     law, observed = rank_sum_law(ranks.tolist(), n1), int(ranks[:n1].sum())
@@ -1358,7 +1376,7 @@ rng = np.random.default_rng(19)
 small = [(rng.integers(0, 8, n).astype(float), rng.integers(0, 8, m) + 1.0)
          for n, m in ((5, 6), (7, 4), (3, 8))]  # many ties
 
-
+# %%
 def by_subsets(x, y):
     """(P(R1 <= observed), P(>=)) by enumeration of all subsets."""
     rank = stats.rankdata([*x, *y])
@@ -1431,8 +1449,8 @@ def draw_pair(effect=0.5, sigma=1.0, n=40, outlier=0.0, ax=None):
            f"p = {t.p_value:.3f}, [{t.interval[0]:.2f}, {t.interval[1]:.2f}]\n"
            f"ranks: z = {u.z:.2f}, p = {u.p_value:.3f}, X wins {u.U2 / n**2:.0%} of the pairs")
 
-
-fig, axes = plt.subplots(1, 3, figsize=(11.4, 2.9))
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 3, figsize=(9.8, 2.5))
 for ax, setting in zip(axes, ({"n": 20}, {"n": 80}, {"n": 80, "outlier": 40.0})):
     draw_pair(ax=ax, **setting)
 plt.show()
@@ -1464,7 +1482,7 @@ def rank_z(x, y):
     rank = stats.rankdata(np.concatenate([x, y], -1), axis=-1)[..., :n1].sum(-1)
     return (rank - n1 * (n1 + n2 + 1) / 2) / math.sqrt(n1 * n2 * (n1 + n2 + 1) / 12)
 
-
+# %%
 rng = np.random.default_rng(21)
 some = EXPERIMENTS // 5
 x, y = rng.normal(0, 5, (some, 20)), rng.normal(0, 1, (some, 200))  # P(X > Y) = 1/2
@@ -1514,6 +1532,8 @@ for name, law in laws.items():
     z, t = rank_z(shifted, y), host(welch_t_test(shifted, y).statistic)
     z0, t0 = rank_z(x, y), host(welch_t_test(x, y).statistic)  # the same draws: less noise
     efficiency[name] = formula, ((z - z0).mean() / (t - t0).mean()) ** 2
+
+# %%
 print(pd.DataFrame(efficiency, index=["formula", "measured"]).T.round(2).to_string())
 check("51.20", "shift by 0.03 σ: measured efficiency within 3 %",
       [m / f for f, m in efficiency.values()], [1.0] * 3, atol=0.03)
@@ -1531,7 +1551,8 @@ check("51.19", "NSW, with all its ties: SciPy's p", ranks.p_value,
 # ## 6. Intervals
 #
 # An interval is a test turned inside out: keep every effect $d$ that the test at level $\alpha$ would not
-# reject. For an estimate $\hat\delta$ with standard error $\mathrm{SE}$ and critical value $h=t_{\nu,1-\alpha/2}$,
+# reject. For an estimate $\hat\delta$ with standard error $\mathrm{SE}$ and critical value
+# $h=t_{\nu,1-\alpha/2}$,
 #
 # $$\Big\{d:\ \frac{\lvert\hat\delta-d\rvert}{\mathrm{SE}}\le h\Big\}=\big[\hat\delta-h\,\mathrm{SE},\ \hat\delta+h\,\mathrm{SE}\big],\qquad \Pr(\text{it contains }\delta)=1-\alpha. \tag{51.21}$$
 #
@@ -1547,6 +1568,8 @@ inside = (found.interval[:, 0] <= 0.5) & (0.5 <= found.interval[:, 1])
 band = 4 * math.sqrt(0.05 * 0.95 / EXPERIMENTS)
 check("51.21", "coverage of Welch's interval: 0.95, within 4 standard errors and 0.3 %",
       abs(inside.double().mean() - 0.95), below=band + 0.003)
+
+# %%
 check("51.21", "0 lies outside exactly when p < 0.05",
       (found.interval[:, 0] > 0) | (found.interval[:, 1] < 0), host(found.p_value < 0.05))
 one_sided = welch_t_test(x, y, "greater").interval
@@ -1574,8 +1597,8 @@ def draw_cloud(ax, effect, seed):
     ax.set(xlabel="difference, in σ", yticks=[], xlim=(-0.75, 1.1), title=f"true effect {effect:g}: "
            f"{lies} of 200 miss it\n{no} of 200 contain 0")
 
-
-fig, axes = plt.subplots(1, 2, figsize=(9.4, 5.2))
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 2, figsize=(7.8, 3.9))
 draw_cloud(axes[0], 0.0, 25)
 draw_cloud(axes[1], 0.3, 26)
 axes[0].set_ylabel("A/A experiments, sorted")
@@ -1610,7 +1633,7 @@ def _p(z, alternative):
     return {"greater": stats.norm.sf(z), "less": stats.norm.cdf(z),
             "two-sided": stats.chi2.sf(z * z, 1)}[alternative]  # z² is χ² with 1 df
 
-
+# %% tags=["nbval-ignore-output", "hide-input"]
 exercise("51.F", p_from_z, [((z, side), _p(z, side)) for z in (3 / math.sqrt(2), -0.7)
                             for side in ("two-sided", "greater", "less")],
          mistakes={"you took one tail for both": lambda z, s:
@@ -1669,8 +1692,8 @@ def draw_overlap(gap=3.0, ax=None):
     ax.set(yticks=[0, 1, 2], yticklabels=["X − Y", "X", "Y"], ylim=(-0.5, 2.5), xlim=(-3, 8),
            title=f"{'overlap' if gap < 3.92 else 'apart'}, p = {p:.3f}", xlabel="in SE of one mean")
 
-
-fig, axes = plt.subplots(1, 3, figsize=(10.2, 2.2), sharey=True)
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 3, figsize=(8.6, 1.9), sharey=True)
 for gap, ax in zip((2.0, 3.0, 4.2), axes):
     draw_overlap(gap, ax)
 plt.show()
@@ -1753,7 +1776,7 @@ def coverage(draw, statistic, truth, n, experiments=500):
                         for _ in range(experiments)])
     return float(((ends[:, 0] <= truth) & (truth <= ends[:, 1])).double().mean())
 
-
+# %%
 mean, top = (lambda x: x.mean(-1)), (lambda x: x.amax(-1))
 covered = {"mean, n = 10": coverage(lambda r, n: r.exponential(1, n), mean, 1.0, 10),
            "mean, n = 200": coverage(lambda r, n: r.exponential(1, n), mean, 1.0, 200),
@@ -1784,6 +1807,8 @@ for side in ("two-sided", "greater"):
     check("51.24", f"p-values under H0, {side}: no sign that they are not uniform (KS)", uniform,
           above=1e-4)
 other = stats.kstest(host(pooled_t_test(same[0] + 0.2, same[1]).p_value), "uniform").pvalue
+
+# %%
 check("51.24", "with an effect of 0.2 σ they are not", other, below=1e-4)
 law = rank_sum_law(range(2, 18, 2), 4)  # exact ranks, 4 against 4
 tails = np.cumsum(law)
@@ -1803,7 +1828,7 @@ def false_share(nulls, alpha=0.05, power=0.8):
     """Share of significant results that are false, eq. (51.25)."""
     return nulls * alpha / (nulls * alpha + (1 - nulls) * power)
 
-
+# %%
 shift = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)  # of z, for power 0.8
 for nulls in (0.1, 0.9):
     rng = np.random.default_rng(31)
@@ -1825,8 +1850,8 @@ def draw_shares(nulls=0.9, power=0.8, alpha=0.05, ax=None):
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="no effect | effect", ylabel="share significant",
            title=f"{false_share(nulls, alpha, power):.0%} of the significant\nare false (red)")
 
-
-fig, axes = plt.subplots(1, 4, figsize=(11.4, 3.0), sharey=True)
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 4, figsize=(9.2, 2.5), sharey=True)
 for setting, ax in zip(((0.1, 0.8), (0.5, 0.8), (0.9, 0.8), (0.9, 0.2)), axes):
     draw_shares(*setting, ax=ax)
     ax.set_xlabel(f"no effect | effect, power {setting[1]}")
@@ -1851,8 +1876,9 @@ interact(draw_shares, nulls=FloatSlider(value=0.9, min=0.05, max=0.95, step=0.05
 #
 # $$\text{type S}=\frac{\Phi(-h-\eta)}{\text{power}},\qquad \text{power}=\Phi(-h-\eta)+\Phi(\eta-h),\qquad \text{type M}=\frac{\mathbb E\big[\lvert z\rvert\,\big|\,\lvert z\rvert>h\big]}{\eta}. \tag{51.26}$$
 #
-# The expectation is $\big[\varphi(h-\eta)+\varphi(h+\eta)+\eta\Phi(\eta-h)-\eta\Phi(-h-\eta)\big]/\text{power}$,
-# an integral of $z\varphi(z-\eta)$ over both tails.
+# The expectation is
+# $\big[\varphi(h-\eta)+\varphi(h+\eta)+\eta\Phi(\eta-h)-\eta\Phi(-h-\eta)\big]/\text{power}$, an integral of
+# $z\varphi(z-\eta)$ over both tails.
 
 # %%
 def sign_and_size(shift, alpha=0.05):
@@ -1862,7 +1888,7 @@ def sign_and_size(shift, alpha=0.05):
     size = law.pdf(q - shift) + law.pdf(q + shift) + shift * (high - low)
     return low + high, low / (low + high), size / (low + high) / shift
 
-
+# %%
 z = np.random.default_rng(32).standard_normal(100 * EXPERIMENTS) + 0.7
 hit = z[np.abs(z) > stats.norm.ppf(0.975)]
 power, sign, size = sign_and_size(0.7)
@@ -1900,8 +1926,9 @@ print("power 0.8: exaggeration", round(float(np.interp(0.8, power, size)), 2), "
 #
 # $$1-\beta=\Pr\big(\hat\delta>z_{1-\alpha/2}\,\mathrm{SE}\big)=\Phi\Big(\frac{\delta}{\mathrm{SE}}-z_{1-\alpha/2}\Big). \tag{51.27}$$
 #
-# Ask for power $1-\beta$: the argument must be $z_{1-\beta}$, that is $\delta=(z_{1-\alpha/2}+z_{1-\beta})\,\mathrm{SE}$.
-# Read from right to left, that is the smallest effect found with this power, the *minimum detectable effect*:
+# Ask for power $1-\beta$: the argument must be $z_{1-\beta}$, that is
+# $\delta=(z_{1-\alpha/2}+z_{1-\beta})\,\mathrm{SE}$. Read from right to left, that is the smallest effect
+# found with this power, the *minimum detectable effect*:
 #
 # $$\delta_{\min}=(z_{1-\alpha/2}+z_{1-\beta})\,\sigma\sqrt{\frac1{n_1}+\frac1{n_2}}, \tag{51.28}$$
 #
@@ -1909,8 +1936,8 @@ print("power 0.8: exaggeration", round(float(np.interp(0.8, power, size)), 2), "
 #
 # $$n_1=\Big(1+\frac1\kappa\Big)\frac{\sigma^2(z_{1-\alpha/2}+z_{1-\beta})^2}{\delta^2}\quad\Big(\kappa=1:\ \frac{2\sigma^2(z_{1-\alpha/2}+z_{1-\beta})^2}{\delta^2}\Big). \tag{51.29}$$
 #
-# With $\alpha=0.05$ and power 0.8 the bracket is $(1.96+0.84)^2\approx7.85$: about $16\,\sigma^2/\delta^2$ users
-# **in each group**. A one-sided test has $z_{1-\alpha}$ instead.
+# With $\alpha=0.05$ and power 0.8 the bracket is $(1.96+0.84)^2\approx7.85$: about $16\,\sigma^2/\delta^2$
+# users **in each group**. A one-sided test has $z_{1-\alpha}$ instead.
 #
 # **Predict.** Halve the effect you want to find: what happens to $n$? And to the two shaded areas?
 
@@ -1961,7 +1988,7 @@ def sample_size(delta, sigma, alpha=0.05, power=0.8, ratio=1.0, alternative="two
     n1 = math.ceil((1 + 1 / ratio) * (sigma * factor / delta) ** 2)
     return n1, math.ceil(ratio * n1)
 
-
+# %%
 def detectable_effect(n1, n2, sigma, alpha=0.05, power=0.8, alternative="two-sided"):
     """Smallest effect found with this power, eq. (51.28): a positive float."""
     positive(n1=n1, n2=n2, sigma=sigma)
@@ -1969,6 +1996,8 @@ def detectable_effect(n1, n2, sigma, alpha=0.05, power=0.8, alternative="two-sid
 
 # %%
 plans = [(0.3, 1.5, 0.05, 0.8, 1.0), (0.1, 1.0, 0.01, 0.9, 0.25), (2.0, 9.0, 0.1, 0.7, 3.0)]
+
+# %%
 for plan in plans:
     delta, sigma, alpha, power, ratio = plan
     judge = {side: NormalIndPower().solve_power(delta / sigma, None, alpha, power, ratio, name)
@@ -1982,7 +2011,7 @@ for plan in plans:
           above=1 - 1 / ours["two-sided"][0], below=1 + 1e-12)
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 4, figsize=(12.4, 3.1))
+fig, axes = plt.subplots(1, 4, figsize=(10.4, 2.7))
 for setting, ax in zip(((0.05, 0.8, 0.2), (0.05, 0.8, 0.1), (0.05, 0.95, 0.2), (0.001, 0.8, 0.2)),
                        axes):
     draw_errors(*setting, ax=ax)
@@ -2019,7 +2048,7 @@ def _need(delta, sigma, alpha, power, factor=2, tails=2, exponent=2, second=True
     q = stats.norm.isf(alpha / tails) + (stats.norm.ppf(power) if second else 0)
     return math.ceil(factor * (q * sigma / delta) ** exponent)
 
-
+# %% tags=["nbval-ignore-output", "hide-input"]
 settings = [(0.1, 1.0, 0.05, 0.8), (3.0, 20.0, 0.01, 0.9), (0.5, 2.0, 0.1, 0.7)]
 exercise("51.G", users_per_group, [(s, math.ceil(NormalIndPower().solve_power(
     s[0] / s[1], None, s[2], s[3]))) for s in settings],
@@ -2060,6 +2089,8 @@ n, effects = 100, np.array([0.0, 0.2, 0.4, 0.6])
 x, y = rng.standard_normal((2, EXPERIMENTS, n))
 power = [host(welch_t_test(x + e, y, "greater", 0.025).p_value < 0.025).mean() for e in effects]
 formula = stats.norm.cdf(effects / math.sqrt(2 / n) - stats.norm.ppf(0.975))
+
+# %%
 check("51.27", "simulated power of Welch's test, within 4 standard errors and 1 % for t instead of z",
       np.abs(np.array(power) - formula),
       below=0.01 + 4 * np.sqrt(formula * (1 - formula) / EXPERIMENTS))
@@ -2100,7 +2131,7 @@ def expected_loss(n, effect, total, sigma=1.0):
     wrong = stats.norm.cdf(-abs(effect) / sigma * np.sqrt(n / 2))
     return n * abs(effect) + (total - 2 * n) * abs(effect) * wrong
 
-
+# %%
 rng = np.random.default_rng(34)
 estimates = 0.1 + math.sqrt(2 / 300) * rng.standard_normal(10 * EXPERIMENTS)
 lost = 0.1 * np.where(estimates > 0, 300, 300 + 10_000 - 600)
@@ -2141,7 +2172,7 @@ def product(n, lift, seed):
     revenue = orders * rng.lognormal(3, 1, n)
     return {"clicks": clicks, "revenue": revenue, "active days": days / 14}
 
-
+# %%
 old, new = product(20 * USERS, 0.0, 35), product(20 * USERS, 0.03, 36)
 variation = {name: values.std() / values.mean() for name, values in old.items()}
 need = {name: sample_size(0.03, cv)[0] for name, cv in variation.items()}
@@ -2211,7 +2242,7 @@ def gamma_law(rng, shape, skewness):
     k = 4 / skewness**2
     return (rng.gamma(k, 1, shape) - k) / math.sqrt(k)
 
-
+# %%
 def map_cell(sizes, ratio, skewness, experiments, seed):
     """Rejections of a true H0 by the pooled test, Welch, ranks; coverage of Welch's interval."""
     rng, counts, left = np.random.default_rng(seed), np.zeros(4), experiments
@@ -2233,7 +2264,7 @@ cells = [(sizes, ratio, skew) for sizes in GRID_SIZES for ratio in GRID_RATIOS
 trust = np.array([map_cell(*cell, GRID, seed) for seed, cell in enumerate(progress(cells), 100)])
 rows = [f"{a} : {b}" for a, b in GRID_SIZES]
 columns = [f"sd × {r:g}, skew {s:g}" for r in GRID_RATIOS for s in GRID_SHAPES]
-fig, axes = plt.subplots(1, 4, figsize=(12.4, 1.9 + 0.35 * len(rows)), sharey=True)
+fig, axes = plt.subplots(1, 4, figsize=(10.4, 1.7 + 0.32 * len(rows)), sharey=True)
 for k, (ax, name) in enumerate(zip(axes, ("pooled t: type I", "Welch: type I", "ranks: type I",
                                           "Welch: coverage"))):
     values = trust[:, k].reshape(len(rows), -1)
@@ -2273,9 +2304,10 @@ claim("normal, unequal sizes, equal variances: pooled and Welch keep 0.05, withi
 # %% [markdown]
 # ## What it costs
 #
-# A user costs one hash of a short text, whatever the number of users; a test of $E$ experiments with $n$ users is $O(En)$, and batched it
-# is a handful of passes over one array. The exact law of ranks fills a table of $n_1\times\sum_kv_k$ numbers
-# $N$ times, $O(n_1N\sum_kv_k)=O(n_1N^3)$, where the enumeration of subsets has $\binom N{n_1}$ of them.
+# A user costs one hash of a short text, whatever the number of users; a test of $E$ experiments with $n$
+# users is $O(En)$, and batched it is a handful of passes over one array. The exact law of ranks fills a table
+# of $n_1\times\sum_kv_k$ numbers $N$ times, $O(n_1N\sum_kv_k)=O(n_1N^3)$, where the enumeration of subsets
+# has $\binom N{n_1}$ of them.
 
 # %% tags=["nbval-ignore-output"]
 def split_all():
@@ -2283,7 +2315,7 @@ def split_all():
     for i in range(COST_USERS):
         assign_group(i, "cost", (0.5, 0.5))
 
-
+# %% tags=["nbval-ignore-output"]
 def hash_all():
     """The hash alone."""
     for i in range(COST_USERS):
@@ -2478,8 +2510,8 @@ break_it()
 # <details><summary>Model answer</summary>
 #
 # **Four times.** For $n$ independent users with variance $\sigma^2$, $\operatorname{Var}\bar X=\sigma^2/n$; the
-# interval $\bar X\pm z_{1-\alpha/2}\,\sigma/\sqrt n$ is $2z_{1-\alpha/2}\,\sigma/\sqrt n$ wide. Half of it needs
-# $\sqrt n$ twice as large, so $4n$. The same holds for a difference, with $\sigma\sqrt{2/n}$.
+# interval $\bar X\pm z_{1-\alpha/2}\,\sigma/\sqrt n$ is $2z_{1-\alpha/2}\,\sigma/\sqrt n$ wide. Half of it
+# needs $\sqrt n$ twice as large, so $4n$. The same holds for a difference, with $\sigma\sqrt{2/n}$.
 #
 # **Sample size.** Two groups of $n$ users, variance $\sigma^2$ in both, large $n$. The estimate
 # $\hat\delta=\bar X-\bar Y$ is $N(\delta,\ 2\sigma^2/n)$; write $\mathrm{SE}=\sigma\sqrt{2/n}$.
@@ -2487,14 +2519,16 @@ break_it()
 # 1. Type I: under $H_0$: $\delta=0$ we reject if $\lvert\hat\delta\rvert>z_{1-\alpha/2}\,\mathrm{SE}$; its
 #    probability is $\alpha$.
 # 2. Type II: let the true effect be $\delta>0$. Neglecting rejection on the wrong side,
-#    $1-\beta=\Pr(\hat\delta>z_{1-\alpha/2}\mathrm{SE})=\Pr\Big(\frac{\hat\delta-\delta}{\mathrm{SE}}>z_{1-\alpha/2}-\frac\delta{\mathrm{SE}}\Big)=\Phi\Big(\frac\delta{\mathrm{SE}}-z_{1-\alpha/2}\Big).$
+#    $1-\beta=\Pr(\hat\delta>z_{1-\alpha/2}\mathrm{SE})$
+#    $=\Pr\Big(\frac{\hat\delta-\delta}{\mathrm{SE}}>z_{1-\alpha/2}-\frac\delta{\mathrm{SE}}\Big)$
+#    $=\Phi\Big(\frac\delta{\mathrm{SE}}-z_{1-\alpha/2}\Big)$.
 # 3. Hence $\frac\delta{\mathrm{SE}}-z_{1-\alpha/2}=z_{1-\beta}$, that is
 #    $\delta=(z_{1-\alpha/2}+z_{1-\beta})\,\sigma\sqrt{2/n}$, and squaring
 #
 # $$n=\frac{2\sigma^2\,(z_{1-\alpha/2}+z_{1-\beta})^2}{\delta^2}\quad\text{users in each group.}$$
 #
-# With $\alpha=0.05$, $1-\beta=0.8$: $2\cdot(1.96+0.84)^2\approx15.7$, so $n\approx16\,\sigma^2/\delta^2$. Example:
-# $\delta=0.1\sigma$ needs 1570 in each group. Groups $n_1$ and $n_2=\kappa n_1$:
+# With $\alpha=0.05$, $1-\beta=0.8$: $2\cdot(1.96+0.84)^2\approx15.7$, so $n\approx16\,\sigma^2/\delta^2$.
+# Example: $\delta=0.1\sigma$ needs 1570 in each group. Groups $n_1$ and $n_2=\kappa n_1$:
 # $n_1=(1+1/\kappa)\,\sigma^2(\dots)^2/\delta^2$. One-sided: $z_{1-\alpha}$. Half the effect: four times the
 # users.
 #
@@ -2511,7 +2545,9 @@ break_it()
 #    $\lvert\hat\delta\rvert>z_{1-\alpha/2}\,\mathrm{SE}$; вероятность этого равна $\alpha$.
 # 2. Ошибка второго рода: пусть истинный эффект $\delta>0$. Пренебрегая отклонением $H_0$ с
 #    противоположным знаком, получаем мощность
-#    $1-\beta=\Pr(\hat\delta>z_{1-\alpha/2}\mathrm{SE})=\Pr\Big(\frac{\hat\delta-\delta}{\mathrm{SE}}>z_{1-\alpha/2}-\frac\delta{\mathrm{SE}}\Big)=\Phi\Big(\frac\delta{\mathrm{SE}}-z_{1-\alpha/2}\Big).$
+#    $1-\beta=\Pr(\hat\delta>z_{1-\alpha/2}\mathrm{SE})$
+#    $=\Pr\Big(\frac{\hat\delta-\delta}{\mathrm{SE}}>z_{1-\alpha/2}-\frac\delta{\mathrm{SE}}\Big)$
+#    $=\Phi\Big(\frac\delta{\mathrm{SE}}-z_{1-\alpha/2}\Big)$.
 # 3. Значит, $\frac\delta{\mathrm{SE}}-z_{1-\alpha/2}=z_{1-\beta}$, то есть
 #    $\delta=(z_{1-\alpha/2}+z_{1-\beta})\,\sigma\sqrt{2/n}$. Возводим в квадрат:
 #
@@ -2537,10 +2573,10 @@ break_it()
 #
 # <details><summary>Model answer</summary>
 #
-# Let user $i$ have $a_i$ clicks in $b_i$ views, $n$ users a group, click rate $r=\sum a_i/\sum b_i$. The views of
-# one user resemble each other, so they are dependent, while the *users* are independent: they are what was
-# randomised. A test on views takes $\operatorname{Var}r=r(1-r)/\sum b_i$. With $b$ views each and correlation $\rho$ of
-# two views of one user the right variance is larger by the design effect,
+# Let user $i$ have $a_i$ clicks in $b_i$ views, $n$ users a group, click rate $r=\sum a_i/\sum b_i$. The
+# views of one user resemble each other, so they are dependent, while the *users* are independent: they are
+# what was randomised. A test on views takes $\operatorname{Var}r=r(1-r)/\sum b_i$. With $b$ views each and
+# correlation $\rho$ of two views of one user the right variance is larger by the design effect,
 #
 # $$\operatorname{Var}r=\frac{r(1-r)}{nb}\big(1+(b-1)\rho\big).$$
 #
@@ -2559,9 +2595,9 @@ break_it()
 # same variance, as the bracket is the variance of $a_i-r\,b_i$. (4) Bootstrap over users, or buckets of
 # users as observations. Or randomise the unit that is analysed, if the product allows it.
 #
-# **Ответ по-русски.** Пусть у пользователя $i$ — $a_i$ кликов на $b_i$ показов, в группе $n$ пользователей, доля
-# кликов $r=\sum a_i/\sum b_i$. Показы одного пользователя похожи друг на друга, то есть зависимы; независимы
-# *пользователи* — единица рандомизации. Критерий по показам использует дисперсию
+# **Ответ по-русски.** Пусть у пользователя $i$ — $a_i$ кликов на $b_i$ показов, в группе $n$ пользователей,
+# доля кликов $r=\sum a_i/\sum b_i$. Показы одного пользователя похожи друг на друга, то есть зависимы;
+# независимы *пользователи* — единица рандомизации. Критерий по показам использует дисперсию
 # $\operatorname{Var}r=r(1-r)/\sum b_i$. Если у каждого $b$ показов и корреляция двух показов одного
 # пользователя равна $\rho$, правильная дисперсия больше:
 #
