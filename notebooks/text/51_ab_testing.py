@@ -70,6 +70,7 @@
 # </details>
 #
 # <!-- navigation -->
+# previous: [47 Two towers](47_two_tower.ipynb) · map: [00 Start here](00_start_here.ipynb)
 # <!-- /navigation -->
 
 # %% tags=["hide-input"]
@@ -114,7 +115,7 @@ USERS = 20_000            # users of the simulated product
 COST_USERS = 50_000       # timing of the hash
 GRID = 2_000              # experiments a cell of the last map
 GRID_SIZES = ((20, 20), (200, 20))
-GRID_RATIOS = (0.2, 1, 5)      # standard deviations, treatment over control
+GRID_RATIOS = (0.2, 1, 5) # standard deviations, treatment over control
 GRID_SHAPES = (0, 2)      # skewness of one user
 
 # %% [markdown]
@@ -176,6 +177,8 @@ selection = without[chose].mean() - without[~chose].mean()
 check("51.1", "the log's difference is 1 + the selection term", naive, 1 + selection, atol=1e-9)
 by_integral = 8 * integrate.quad(lambda a: a * special.expit(1.5 * a) * stats.norm.pdf(a),
                                  -9, 9)[0]  # 2 (E[a | w = 1] - E[a | w = 0])
+check("51.1", "mean spending without the button: 10, within 4 standard errors",
+      abs(without.mean() - 10), below=4 * math.sqrt(5 / USERS))
 check("51.1", "that term, from the law of the choice by quadrature, within 4 standard errors",
       abs(selection - by_integral), below=4 * math.sqrt(20 / USERS))
 
@@ -234,7 +237,7 @@ plt.show()
 # answer needs no memory: a **hash** of a salt and the user's id, read as a number $u\in[0,1)$. The salt is
 # the name of the experiment. With planned shares $\pi_1..\pi_G$,
 #
-# $$u=\frac{\text{first 8 bytes of SHA-256}(\texttt{salt:id})}{2^{64}},\qquad \text{group}=\min\Big\{g:\ \sum_{h\le g}\pi_h>u\Big\}. \tag{51.2}$$
+# $$u=\frac{\text{first 8 bytes of SHA-256}(\texttt{salt:id})}{2^{64}},\qquad \text{group}=\min\{g:\ \pi_1+\dots+\pi_g>u\}. \tag{51.2}$$
 #
 # ### Exercise 51.A · A user's group · ●○○ · 8 min
 #
@@ -308,11 +311,16 @@ def assign_group(user_id, salt, shares):
         group = max(g for g, share in enumerate(shares) if share > 0)
     return group
 
-# %%
-ids = range(4000)
-groups = np.array([assign_group(i, "button", [0.5, 0.5]) for i in ids])
+# %% tags=["nbval-ignore-output"]
+ask = "print(hash('user 1') % 2)"  # Python's own hash, in ten fresh processes
+own = [subprocess.run([sys.executable, "-I", "-c", ask], capture_output=True, text=True,
+                      check=True).stdout.strip() for _ in range(10)]
+print("Python's hash puts one user into the groups", " ".join(own))
 
 # %%
+ids = range(4000)
+
+
 # judge: hexadecimal digits and exact fractions of another route through the same definition
 def by_fractions(user_id, salt, quarters):
     """Group for shares given in quarters: the first two bits of the hash decide."""
@@ -364,6 +372,13 @@ claim("a layer reads the average over the other's groups: 0.5 and 1.5, not 1 and
       [read["first"][0], read["second"][0]], [0.5, 1.5], atol=0.02, trivial=[1.0, 2.0])
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# One salt for both: the two experiments have the same groups, so half of the table is empty and each
+# measures the sum of both features.
+#
+# </details>
+#
 # So layers are right if the features do not touch each other, and readable if they do: the table shows the
 # interaction. Features that would break each other (two colours of one button) go into one layer.
 #
@@ -480,6 +495,13 @@ need = np.interp(0.8, [srm_power(n, lossy, [0.5, 0.5], 0.001) for n in many], ma
 print(f"a loss of 1 % is seen with power 0.8 from about {round(need, -4):,.0f} users on")
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# About 680,000: a loss of 1 % shifts the share of treatment by a quarter of a per cent only. Small
+# losses need many users, and small experiments are not safe because their SRM check is silent.
+#
+# </details>
+#
 # An SRM has no repair by weights: nobody knows who is missing. Find the bug and start again.
 #
 # ### Exercise 51.B · Is this split broken? · ●○○ · 6 min
@@ -888,6 +910,13 @@ claim("Welch keeps 0.05, within 4 standard errors and 0.01", (table["Welch"] - 0
       below=band + 0.01, trivial=(table["pooled"] - 0.05).abs())
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# 0.47, and 0.00 the other way round. Pooling gives the large group most of the weight. If the small
+# group is the noisy one, its error is far too small; if it is the quiet one, far too large.
+#
+# </details>
+#
 # **Two proportions.** A success is a number 0 or 1, with variance $f(1-f)$, so nothing has to be estimated
 # twice. Under $H_0$ both groups share one $f$, and the best estimate of it is the pooled
 # $\bar f=\frac{k_1+k_2}{n_1+n_2}$ with $k_1,k_2$ successes. An interval is about a difference that need
@@ -1007,6 +1036,13 @@ false_alarms = {"views as if independent": host(as_views(clicks, seen) < 0.05).m
 print({name: round(float(rate), 2) for name, rate in false_alarms.items()})
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# About one experiment in three. With 10 views a user there are not 4,000 independent things in a
+# group, but 400.
+#
+# </details>
+#
 # **First repair: one number a user.** Test the mean of $a_i/b_i$, clicks over views of user $i$. That is
 # honest, but another metric: each user weighs the same. **Second repair: the delta method**, for the ratio of
 # sums $r=\sum_ia_i/\sum_ib_i=\bar a/\bar b$ itself. Its gradient is $\nabla r=(1/\bar b,\,-\bar a/\bar b^2)$,
@@ -1788,6 +1824,13 @@ claim("the maximum: never covered", covered["maximum, n = 50"], 0.0,
       trivial=covered["mean, n = 200"])
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# 0.86 for ten users (the sample is too small to show its law's tail, and the percentile interval is
+# too short); 0 for the maximum: all resamples lie below the truth, the upper end too.
+#
+# </details>
+#
 # ## 7. What a p-value is
 #
 # The p-value is the probability, **if $H_0$ holds**, of a statistic at least as extreme as the one seen. The
@@ -2188,6 +2231,13 @@ spread = means.std() / means.mean()
 check("51.31", "noise: spread of the mean of 1,000 users, over the groups, within 4 standard errors",
       abs(spread * math.sqrt(1000) / variation["clicks"] - 1), below=4 / math.sqrt(2 * len(means)))
 days_4 = 4 * math.sqrt(2) * variation["active days"] / math.sqrt(20 * USERS)
+betabinomial = stats.betabinom(14, 2, 5)
+check("51.31", "coefficient of variation of the active days: the beta-binomial law, within 1 %",
+      variation["active days"], betabinomial.std() / betabinomial.mean(), rtol=0.01)
+averages = [14 * 2 / 7 * 4, 14 * 2 / 7 * 0.02 * math.exp(3.5)]
+check("51.31", "means of clicks and revenue by hand, within 4 standard errors",
+      [abs(old[k].mean() / m - 1) for k, m in zip(("clicks", "revenue"), averages)],
+      below=[4 * variation[k] / math.sqrt(20 * USERS) for k in ("clicks", "revenue")])
 claim("active days rise by 3 %, within 4 standard errors",
       abs(new["active days"].mean() / old["active days"].mean() - 1.03), below=days_4, trivial=0.03)
 
@@ -2201,6 +2251,13 @@ claim("the planned power, within 0.12 (4 standard errors of 400 experiments and 
       power["active days"], 0.8, atol=0.12, trivial=power["clicks"])
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# The share of active days: 8,200 in each group, where clicks need four times and revenue almost eighty
+# times as many. A rare purchase of very different size is the noisiest thing that a user does.
+#
+# </details>
+#
 # The least noisy metric needs a small part of the users; money may be what counts, and cannot be seen here.
 # Hence the hierarchy of metrics: decide on a proxy that is *shown* (by other experiments, see
 # [41](41_ranking_metrics.ipynb), section 11) to move the business metric.
@@ -2228,6 +2285,12 @@ print(f"from day 7 to day 14 the detectable effect falls by the factor {smallest
       f", not {math.sqrt(0.5):.2f}")
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# By 0.91, not by $1/\sqrt2=0.71$: in the second week mostly the same people come.
+#
+# </details>
+#
 # ## 9. ☆ Where each test may be trusted
 #
 # Type I error and coverage of three tests over sizes, ratio of standard deviations and skewness (shifted
@@ -2290,6 +2353,13 @@ claim("normal, unequal sizes, equal variances: pooled and Welch keep 0.05, withi
       trivial=[np.abs(trust[:, 0] - 0.05).max()] * 2)  # the pooled test in its worst cell
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# Unequal groups and a skewed small group with the large spread: $t$ has a skewed numerator that is
+# correlated with its error. More users repair it, a rank test does not (it asks another question).
+#
+# </details>
+#
 # ## Where the notes slip
 #
 # | no | the notes | right, and where it is computed |
@@ -2667,4 +2737,5 @@ break_it()
 # - Kohavi, Tang, Xu (2020). *Trustworthy Online Controlled Experiments*. Cambridge University Press.
 #
 # <!-- navigation -->
+# previous: [47 Two towers](47_two_tower.ipynb) · map: [00 Start here](00_start_here.ipynb)
 # <!-- /navigation -->
