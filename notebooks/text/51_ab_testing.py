@@ -151,13 +151,14 @@ def draw_shop(choice=1.5, ax=None):
     ax = plt.subplots(figsize=(5.4, 2.9))[1] if ax is None else ax
     bins = np.linspace(0, 21, 43)
     ax.hist(low[~w], bins, density=True, histtype="step", ls="--", label="without the button")
-    ax.hist(high[w], bins, density=True, histtype="step", lw=2, label="with the button")
+    ax.hist(high[w], bins, density=True, histtype="step", ls="-", lw=2, label="with the button")
     gap = high[w].mean() - low[~w].mean()
-    ax.set(xlabel="spending of a user", ylabel="density", ylim=(0, 0.28),
-           title=f"choice {choice:.1f}: difference {gap:.2f}, true effect 1")
+    ax.set(xlabel="spending of a user", ylim=(0, 0.28),
+           title=f"choice {choice:.1f}: difference {gap:.2f} (truth 1)")
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 3, figsize=(8.8, 2.5), sharey=True)
+fig, axes = plt.subplots(1, 3, figsize=(8.4, 2.2), sharey=True)
+axes[0].set_ylabel("density")
 for choice, ax in zip((0.0, 1.5, 3.0), axes):
     draw_shop(choice, ax)
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -217,15 +218,15 @@ interact(draw_shop, choice=FloatSlider(value=1.5, min=-3, max=3, step=0.5,
 scheme({"users": (0, 1, "users", "round"), "hash": (1.1, 1, "hash(salt, id)"),
         "groups": (2.3, 1, "groups", "round"), "number": (3.5, 1, "one number\nper user", "round"),
         "test": (4.7, 1, "test,\ninterval", "bold"), "decision": (5.8, 1, "decision", "round"),
-        "f1": (0.55, 0, "bots, one person\nwith two ids", "plain"),
-        "f2": (1.75, 0, "lost users\n(SRM, 2)", "plain"),
-        "f3": (2.9, 0, "logger differs\nbetween groups", "plain"),
-        "f4": (4.1, 0, "clicks counted\nas users (4)", "plain"),
-        "f5": (5.3, 0, "luck (7), too few\nusers (8), peeking", "plain"),
-        "c": (2.3, 1.9, "configuration: sizes, duration, slice", "hidden"),
-        "m": (4.1, 1.9, "metric: noise, sensitivity", "hidden")},
+        "f1": (0.55, 0.3, "bots, one person\nwith two ids", "plain"),
+        "f2": (1.75, 0.3, "lost users\n(SRM, 2)", "plain"),
+        "f3": (2.9, 0.3, "logger differs\nbetween groups", "plain"),
+        "f4": (4.1, 0.3, "clicks counted\nas users (4)", "plain"),
+        "f5": (5.3, 0.3, "luck (7), too few\nusers (8), peeking", "plain"),
+        "c": (2.3, 1.8, "configuration: sizes, duration, slice", "hidden"),
+        "m": (4.1, 1.8, "metric: noise, sensitivity", "hidden")},
        [("users", "hash"), ("hash", "groups"), ("groups", "number"), ("number", "test"),
-        ("test", "decision"), ("c", "groups"), ("m", "number")], size=(10.4, 3.2),
+        ("test", "decision"), ("c", "groups"), ("m", "number")], size=(9.0, 2.6),
        title="an experiment, and what breaks at each arrow")
 plt.show()
 
@@ -481,7 +482,7 @@ check("51.4", "power with 500,000 users, by simulation, within 4 standard errors
       abs(seen - power_500), below=4 * math.sqrt(power_500 * (1 - power_500) / EXPERIMENTS))
 
 # %% tags=["hide-input"]
-fig, ax = plt.subplots(figsize=(5.6, 2.9))
+fig, ax = plt.subplots(figsize=(4.8, 2.3))
 many = np.geomspace(1e3, 3e6, 80)
 for loss, style in ((0.002, ":"), (0.01, "-"), (0.03, "--")):
     true = np.array([1 - loss, 1]) / (2 - loss)
@@ -565,10 +566,10 @@ claim("right: no sign that the p-values are not uniform (KS)", stats.kstest(p_aa
       above=1e-4, trivial=stats.kstest(p_twice, "uniform").pvalue)
 
 # %% tags=["hide-input"]
-fig, ax = plt.subplots(figsize=(5.4, 2.7))
+fig, ax = plt.subplots(figsize=(4.8, 2.2))
 bins = np.linspace(0, 1, 21)
 ax.hist(p_aa, bins, histtype="step", label="one row a user")
-ax.hist(p_twice, bins, histtype="step", ls="--", lw=2, label="each user logged four times")
+ax.hist(p_twice, bins, histtype="step", ls="-", lw=2, label="each user logged four times")
 ax.axhline(100, color="grey", lw=0.8)
 ax.set(xlabel="p-value", ylabel="A/A experiments of 2,000", title="A/A tests find a broken logger")
 ax.legend()
@@ -605,7 +606,7 @@ check("51.6", "what is left shrinks like 1/√n without the correction, like 1/n
       slopes, [-0.5, -1.0], atol=0.1)
 
 # %% tags=["hide-input"]
-fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(8.4, 2.5))
+fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(7.8, 2.3))
 grid = np.linspace(-3, 4, 300)
 for n, style in ((1, ":"), (10, "--"), (160, "-")):
     left_ax.plot(grid, stats.gamma(n).pdf(n + grid * math.sqrt(n)) * math.sqrt(n), style,
@@ -1203,11 +1204,11 @@ def draw_unit(total=2.0, ax=None):
     rate = 2 * stats.norm.sf(1.96 / np.sqrt(1 + (many - 1) * alike))
     ax.plot(many, rate)
     ax.axhline(0.05, color="grey", lw=0.8)
-    ax.set(xlabel="views per user", ylabel="false alarms at 5 %", ylim=(0, 1),
-           title=f"within-user correlation {alike:.2f}")
+    ax.set(xlabel="views per user", ylim=(0, 0.8), title=f"correlation {alike:.2f}")
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 3, figsize=(8.4, 2.3), sharey=True)
+fig, axes = plt.subplots(1, 3, figsize=(7.2, 1.9), sharey=True)
+axes[0].set_ylabel("false alarms at 5 %")
 for total, ax in zip((2.0, 9.0, 99.0), axes):
     draw_unit(total, ax)
 plt.show()
@@ -1243,14 +1244,15 @@ def draw_ranks(place=6, shift=0.0, ax=None):
     """The sixteen values, the one at `place` (from 0) moved by `shift`, with ranks and U."""
     moved = np.array(VALUES) + shift * (np.arange(16) == place)
     rank, is_x = stats.rankdata(moved), np.array(list(LETTERS)) == "X"
-    ax = plt.subplots(figsize=(8.6, 1.9))[1] if ax is None else ax
+    ax = plt.subplots(figsize=(7.6, 2.0))[1] if ax is None else ax
     for group, high, mark in ((is_x, 1, "o"), (~is_x, 0, "s")):
         ax.plot(moved[group], np.full(8, high), mark, ms=8)
-        for v, r in zip(moved[group], rank[group]):
-            ax.annotate(f"{r:g}", (v, high), (0, 9), textcoords="offset points", ha="center")
+        for v, r in zip(moved[group], rank[group]):  # in turns above and below
+            ax.annotate(f"{r:g}", (v, high), (0, 8 if r % 2 else -17), ha="center",
+                        textcoords="offset points")
     below = (moved[is_x][:, None] < moved[~is_x]).sum() + (moved[is_x][:, None]
                                                          == moved[~is_x]).sum() / 2
-    ax.set(yticks=[0, 1], yticklabels=["Y", "X"], ylim=(-0.5, 1.7), xlabel="value",
+    ax.set(yticks=[0, 1], yticklabels=["Y", "X"], ylim=(-0.7, 1.7), xlabel="value",
            title=f"$R_1$ = {rank[is_x].sum():g}, pairs X < Y: $U_1$ = {below:g} of 64")
 
 
@@ -1480,13 +1482,14 @@ def draw_pair(effect=0.5, sigma=1.0, n=40, outlier=0.0, ax=None):
     ax = plt.subplots(figsize=(5.6, 3.0))[1] if ax is None else ax
     bins = np.linspace(-4, 6, 31)
     ax.hist(np.clip(y, -4, 6), bins, histtype="step", ls="--", label="Y")
-    ax.hist(np.clip(x, -4, 6), bins, histtype="step", lw=2, label="X (beyond 6: drawn at 6)")
-    ax.set(xlabel="value", ylabel="users", title=f"n = {n}: t = {t.statistic:.2f}, "
-           f"p = {t.p_value:.3f}, [{t.interval[0]:.2f}, {t.interval[1]:.2f}]\n"
-           f"ranks: z = {u.z:.2f}, p = {u.p_value:.3f}, X wins {u.U2 / n**2:.0%} of the pairs")
+    ax.hist(np.clip(x, -4, 6), bins, histtype="step", ls="-", lw=2, label="X (beyond 6: drawn at 6)")
+    ax.set(xlabel=f"value, n = {n}", title=f"t = {t.statistic:.2f}, p = "
+           f"{t.p_value:.3f}\n[{t.interval[0]:.2f}, {t.interval[1]:.2f}]\nranks: z = {u.z:.2f}, "
+           f"p = {u.p_value:.3f}")
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 3, figsize=(9.8, 2.5))
+fig, axes = plt.subplots(1, 3, figsize=(8.0, 2.6))
+axes[0].set_ylabel("users")
 for ax, setting in zip(axes, ({"n": 20}, {"n": 80}, {"n": 80, "outlier": 40.0})):
     draw_pair(ax=ax, **setting)
 plt.show()
@@ -1623,9 +1626,9 @@ def draw_cloud(ax, effect, seed):
     order = np.argsort(host(found.estimate))
     for place, k in enumerate(order):
         lies = not low[k] <= effect <= high[k]
-        ax.plot([low[k], high[k]], [place, place], color="#c23b22" if lies else "#9fb3cc",
-                lw=2.2 if lies else 0.9, zorder=3 if lies else 1)
-    ax.plot(host(found.estimate)[order], range(200), ".", color="black", ms=2, zorder=4)
+        ax.hlines(place, low[k], high[k], color="#c23b22" if lies else "#9fb3cc",
+                  lw=2.0 if lies else 0.8, zorder=3 if lies else 1)
+    ax.plot(host(found.estimate)[order], range(200), "-", color="black", lw=1.2, zorder=4)
     ax.axvline(effect, color="black", lw=1)
     ax.axvline(0, color="grey", lw=1, ls="--")
     lies = int(((low > effect) | (high < effect)).sum())
@@ -1634,7 +1637,7 @@ def draw_cloud(ax, effect, seed):
            f"{lies} of 200 miss it\n{no} of 200 contain 0")
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 2, figsize=(7.8, 3.9))
+fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.5))
 draw_cloud(axes[0], 0.0, 25)
 draw_cloud(axes[1], 0.3, 26)
 axes[0].set_ylabel("A/A experiments, sorted")
@@ -1729,7 +1732,7 @@ def draw_overlap(gap=3.0, ax=None):
            title=f"{'overlap' if gap < 3.92 else 'apart'}, p = {p:.3f}", xlabel="in SE of one mean")
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 3, figsize=(8.6, 1.9), sharey=True)
+fig, axes = plt.subplots(1, 3, figsize=(8.0, 1.7), sharey=True)
 for gap, ax in zip((2.0, 3.0, 4.2), axes):
     draw_overlap(gap, ax)
 plt.show()
@@ -1890,14 +1893,14 @@ def draw_shares(nulls=0.9, power=0.8, alpha=0.05, ax=None):
     ax.add_patch(plt.Rectangle((0, 0), nulls, alpha, color="#c23b22"))
     ax.add_patch(plt.Rectangle((nulls, 0), 1 - nulls, power, color="#1b4f8f"))
     ax.axvline(nulls, color="black", lw=1)
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="no effect | effect", ylabel="share significant",
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="no effect | effect", xticks=[nulls],
            title=f"{false_share(nulls, alpha, power):.0%} of the significant\nare false (red)")
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 4, figsize=(9.2, 2.5), sharey=True)
+fig, axes = plt.subplots(1, 4, figsize=(8.2, 2.1), sharey=True)
 for setting, ax in zip(((0.1, 0.8), (0.5, 0.8), (0.9, 0.8), (0.9, 0.2)), axes):
     draw_shares(*setting, ax=ax)
-    ax.set_xlabel(f"no effect | effect, power {setting[1]}")
+axes[0].set_ylabel("share significant")
 plt.show()
 
 # %% tags=["nbval-ignore-output"]
@@ -1942,7 +1945,7 @@ check("51.26", "type M, the same", abs(np.abs(hit).mean() / 0.7 - size),
       below=4 * np.abs(hit).std() / 0.7 / math.sqrt(len(hit)))
 
 # %% tags=["hide-input"]
-fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(8.8, 2.8))
+fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(7.2, 2.2))
 shifts = np.linspace(0.15, 4, 200)
 power, sign, size = sign_and_size(shifts)
 left_ax.plot(power, sign)
@@ -1998,8 +2001,8 @@ def draw_errors(alpha=0.05, power=0.8, effect=0.2, ax=None):
     ax.fill_between(grid, h0, where=np.abs(grid) > border, color="#c23b22", label="type I: α")
     ax.fill_between(grid, h1, where=grid < border, color="#9fb3cc", label="type II: β")
     ax.axvline(border, color="grey", lw=0.8)
-    ax.set(xlabel="estimate, in σ", yticks=[], title=f"δ = {effect:g} σ, α = {alpha:g}, power "
-           f"{power:g}:\nn = {n:,} in each group")
+    ax.set(xlabel="estimate, in σ", yticks=[], title=f"δ = {effect:g} σ, α = {alpha:g}\npower "
+           f"{power:g}: n = {n:,}")
 
 
 # %%
@@ -2054,7 +2057,7 @@ for plan in plans:
           above=1 - 1 / ours["two-sided"][0], below=1 + 1e-12)
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 4, figsize=(10.4, 2.7))
+fig, axes = plt.subplots(1, 4, figsize=(9.2, 2.3))
 for setting, ax in zip(((0.05, 0.8, 0.2), (0.05, 0.8, 0.1), (0.05, 0.95, 0.2), (0.001, 0.8, 0.2)),
                        axes):
     draw_errors(*setting, ax=ax)
@@ -2143,7 +2146,7 @@ claim("four times the users, half the interval (within 3 %, t at n = 25)", width
       rtol=0.03, trivial=width[0] / width[0])
 
 # %% tags=["hide-input"]
-fig, ax = plt.subplots(figsize=(5.8, 2.9))
+fig, ax = plt.subplots(figsize=(5.0, 2.4))
 fine = np.linspace(0, 0.8, 200)
 for m, style in ((25, ":"), (100, "-"), (400, "--")):
     ax.plot(fine, stats.norm.cdf(fine / math.sqrt(2 / m) - stats.norm.ppf(0.975)), style,
@@ -2183,12 +2186,12 @@ check("51.30", "n = 300 of 10,000, effect 0.1 σ: mean loss by simulation, withi
       below=4 * lost.std() / math.sqrt(len(lost)))
 
 # %% tags=["hide-input"]
-fig, ax = plt.subplots(figsize=(5.8, 2.9))
+fig, ax = plt.subplots(figsize=(5.0, 2.5))
 many = np.geomspace(10, 5e4, 300)
 for effect, style in ((0.02, ":"), (0.05, "-"), (0.2, "--")):
     loss = expected_loss(many, effect, 100_000) / (100_000 * effect)
     ax.plot(many, loss, style, label=f"δ = {effect:g} σ, best n = {many[loss.argmin()]:,.0f}")
-ax.set(xscale="log", xlabel="users in each group, of 100,000 to come", ylim=(0, 0.52),
+ax.set(xscale="log", xlabel="users in each group, of 100,000 to come", ylim=(0, 0.75),
        ylabel="share of the gain that is lost")
 ax.legend()
 plt.show()
@@ -2272,7 +2275,7 @@ chance = np.random.default_rng(38).beta(0.5, 2, 50 * USERS)  # of a visit on one
 length = np.arange(1, 29)
 seen = np.array([(1 - (1 - chance) ** d).sum() for d in length])  # expected distinct users
 smallest = np.array([detectable_effect(n / 2, n / 2, 1.0) for n in seen])
-fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(8.8, 2.7))
+fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(7.4, 2.2))
 left_ax.plot(length, seen / seen[0])
 left_ax.plot(length, length, ":", color="grey")
 left_ax.set(xlabel="days", ylabel="distinct users, of day 1", ylim=(0, 8))
@@ -2325,38 +2328,41 @@ def map_cell(sizes, ratio, skewness, experiments, seed):
 cells = [(sizes, ratio, skew) for sizes in GRID_SIZES for ratio in GRID_RATIOS
          for skew in GRID_SHAPES]
 trust = np.array([map_cell(*cell, GRID, seed) for seed, cell in enumerate(progress(cells), 100)])
-rows = [f"{a} : {b}" for a, b in GRID_SIZES]
-columns = [f"sd × {r:g}, skew {s:g}" for r in GRID_RATIOS for s in GRID_SHAPES]
-fig, axes = plt.subplots(1, 4, figsize=(10.4, 1.7 + 0.32 * len(rows)), sharey=True)
-for k, (ax, name) in enumerate(zip(axes, ("pooled t: type I", "Welch: type I", "ranks: type I",
-                                          "Welch: coverage"))):
-    values = trust[:, k].reshape(len(rows), -1)
-    off = values - (0.95 if k == 3 else 0.05)
-    ax.imshow(off, cmap="PuOr_r", vmin=-0.1, vmax=0.1, aspect="auto")
+columns = [f"{a} : {b}" for a, b in GRID_SIZES]
+rows = [f"sd × {r:g}, skew {s:g}" for r in GRID_RATIOS for s in GRID_SHAPES]
+fig, axes = plt.subplots(1, 4, figsize=(2 + 1.3 * len(columns) * 2, 0.9 + 0.27 * len(rows)),
+                         sharey=True)
+for k, (ax, name) in enumerate(zip(axes, ("pooled t:\ntype I", "Welch:\ntype I", "ranks:\ntype I",
+                                          "Welch:\ncoverage"))):
+    values = trust[:, k].reshape(len(columns), -1).T
+    ax.imshow(values - (0.95 if k == 3 else 0.05), cmap="PuOr_r", vmin=-0.2, vmax=0.2,
+              aspect="auto")
     for (i, j), v in np.ndenumerate(values):
-        ax.text(j, i, f"{v:.3f}", ha="center", va="center", fontsize=8)
-    ax.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
-    ax.set_title(f"{name}\n± {math.sqrt(0.0475 / GRID):.4f}", fontsize=10)
+        ax.text(j, i, f"{v:.3f}", ha="center", va="center", fontsize=9)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set(title=name, xlabel=f"$n_1$ : $n_2$, ± {math.sqrt(0.0475 / GRID):.4f}")
     ax.grid(False)
 axes[0].set_yticks(range(len(rows)), rows)
-axes[0].set_ylabel("$n_1$ : $n_2$")
 plt.show()
 
 # %%
 for k, name in enumerate(("pooled", "welch", "ranks")):
     measured(f"worst_{name}", trust[:, k].max(), math.sqrt(0.0475 / GRID))
 measured("worst_coverage", trust[:, 3].min(), math.sqrt(0.0475 / GRID))
-cell = cells.index((GRID_SIZES[-1], 1, 0))
 error = 4 * math.sqrt(0.0475 / GRID)
-claim("normal, unequal sizes, equal variances: pooled and Welch keep 0.05, within 4 errors + 0.005",
-      np.abs(trust[cell, :2] - 0.05), below=error + 0.005,
-      trivial=[np.abs(trust[:, 0] - 0.05).max()] * 2)  # the pooled test in its worst cell
+plain, bent = (np.array([(c[2] != 0) == skew for c in cells]) for skew in (False, True))
+claim("without skewness Welch keeps 0.05 in every cell, within 4 standard errors and 0.005",
+      np.abs(trust[plain, 1] - 0.05).max(), below=error + 0.005,
+      trivial=np.abs(trust[plain, 0] - 0.05).max())  # the pooled test
+claim("with skewness it does not: the worst cell is above that", trust[bent, 1].max(),
+      above=0.055 + error / 2, trivial=0.05)
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Unequal groups and a skewed small group with the large spread: $t$ has a skewed numerator that is
-# correlated with its error. More users repair it, a rank test does not (it asks another question).
+# The skewed cells in which one small group carries the error: about 0.08 for 20 users with a spread five
+# times that of the others. Without skewness Welch is right in every cell. The ranks err where the two laws
+# differ: equal means are not their hypothesis.
 #
 # </details>
 #
@@ -2410,7 +2416,7 @@ for n in halves:
     ways.append(timed(rank_sum_law, doubled, n))
     if n <= 8:
         subsets.append(timed(lambda n=n: [sum(c) for c in combinations(range(2 * n), n)]))
-fig, ax = plt.subplots(figsize=(5.6, 2.9))
+fig, ax = plt.subplots(figsize=(4.8, 2.4))
 ax.plot(halves, ways, "o-", label="recursion (51.18)")
 ax.plot(halves[:len(subsets)], subsets, "s--", label="all subsets")
 ax.set(xscale="log", yscale="log", xlabel="$n_1=n_2$", ylabel="seconds", xticks=halves,
