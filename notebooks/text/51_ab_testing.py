@@ -154,10 +154,10 @@ def draw_shop(choice=1.5, ax=None):
     ax.hist(high[w], bins, density=True, histtype="step", ls="-", lw=2, label="with the button")
     gap = high[w].mean() - low[~w].mean()
     ax.set(xlabel="spending of a user", ylim=(0, 0.28),
-           title=f"choice {choice:.1f}: difference {gap:.2f} (truth 1)")
+           title=f"choice {choice:.1f}\ndifference {gap:.2f}, truth 1")
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 3, figsize=(8.4, 2.2), sharey=True)
+fig, axes = plt.subplots(1, 3, figsize=(7.6, 2.0), sharey=True)
 axes[0].set_ylabel("density")
 for choice, ax in zip((0.0, 1.5, 3.0), axes):
     draw_shop(choice, ax)
@@ -226,7 +226,7 @@ scheme({"users": (0, 1, "users", "round"), "hash": (1.1, 1, "hash(salt, id)"),
         "c": (2.3, 1.8, "configuration: sizes, duration, slice", "hidden"),
         "m": (4.1, 1.8, "metric: noise, sensitivity", "hidden")},
        [("users", "hash"), ("hash", "groups"), ("groups", "number"), ("number", "test"),
-        ("test", "decision"), ("c", "groups"), ("m", "number")], size=(9.0, 2.6),
+        ("test", "decision"), ("c", "groups"), ("m", "number")], size=(8.6, 2.3),
        title="an experiment, and what breaks at each arrow")
 plt.show()
 
@@ -383,6 +383,16 @@ claim("a layer reads the average over the other's groups: 0.5 and 1.5, not 1 and
 # So layers are right if the features do not touch each other, and readable if they do: the table shows the
 # interaction. Features that would break each other (two colours of one button) go into one layer.
 #
+# **Kinds of experiments.** The notes name pairs, and each answers a question:
+#
+# | kind | question it answers |
+# |---|---|
+# | A/A or A/B | does the machine work? · does the feature? |
+# | direct or reverse | does it help to get it? · does it hurt to lose it? |
+# | temporary or perpetual | decide and stop · keep a small group without all features for a year |
+# | one factor or several | effect alone · effect beside others, and the interaction (table above) |
+# | improving or degrading | does it help? · what is a metric worth (slower by 100 ms)? |
+#
 # **Sample ratio mismatch (SRM).** Were as many users *counted* as were *sent*? With $N$ users in all and
 # $O_g$ in group $g$,
 #
@@ -490,7 +500,7 @@ for loss, style in ((0.002, ":"), (0.01, "-"), (0.03, "--")):
             label=f"{loss:.1%} of the treated lost")
 ax.axhline(0.8, color="grey", lw=0.8)
 ax.set(xscale="log", xlabel="users in both groups", ylabel="power of the SRM check")
-ax.legend()
+ax.legend(loc=(0.02, 0.4))
 plt.show()
 need = np.interp(0.8, [srm_power(n, lossy, [0.5, 0.5], 0.001) for n in many], many)
 print(f"a loss of 1 % is seen with power 0.8 from about {round(need, -4):,.0f} users on")
@@ -606,14 +616,7 @@ check("51.6", "what is left shrinks like 1/√n without the correction, like 1/n
       slopes, [-0.5, -1.0], atol=0.1)
 
 # %% tags=["hide-input"]
-fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(7.8, 2.3))
-grid = np.linspace(-3, 4, 300)
-for n, style in ((1, ":"), (10, "--"), (160, "-")):
-    left_ax.plot(grid, stats.gamma(n).pdf(n + grid * math.sqrt(n)) * math.sqrt(n), style,
-                 label=f"n = {n}")
-left_ax.plot(grid, stats.norm.pdf(grid), color="grey", lw=3, alpha=0.4, label="normal")
-left_ax.set(xlabel="z of the mean of n exponentials", ylabel="density", ylim=(0, 0.6))
-left_ax.legend()
+fig, ax = plt.subplots(figsize=(4.8, 2.2))
 for name, side, style in (("too high", exact, "o-"),
                           ("too low", [stats.gamma(n).cdf(n - 1.96 * math.sqrt(n)) for n in sizes],
                            "s--")):
@@ -852,21 +855,21 @@ def welch_t_test(x, y, alternative="two-sided", alpha=0.05):
 def pooled_t_test(x, y, alternative="two-sided", alpha=0.05):
     """Two independent samples of one variance, eq. (51.10). (…, n1), (…, n2) -> Verdict."""
     x, y = sample(x, "x"), sample(y, "y")
-    n, m = x.shape[-1], y.shape[-1]
+    n, m, y = x.shape[-1], y.shape[-1], y.to(x.device)
     s2 = ((n - 1) * variance(x) + (m - 1) * variance(y)) / (n + m - 2)
     df = torch.tensor(float(n + m - 2), dtype=torch.float64, device=x.device)
     return conclude(x.mean(-1) - y.mean(-1), (s2 / n + s2 / m).sqrt(), df, 0.0, alternative, alpha)
 
 # %%
-rng = np.random.default_rng(10)
-x, y = rng.normal(0.3, 1, (4, 7)), rng.normal(0, 5, (4, 12))
 def by_scipy(x, y, equal, side):
     """Statistic, df, p and the ends of the interval by SciPy."""
     judge = stats.ttest_ind(x, y, axis=-1, equal_var=equal, alternative=side)
     return [judge.statistic, judge.df + 0 * judge.statistic, judge.pvalue,
             *judge.confidence_interval(0.95)]
 
-
+# %%
+rng = np.random.default_rng(10)
+x, y = rng.normal(0.3, 1, (4, 7)), rng.normal(0, 5, (4, 12))
 for side in ("two-sided", "greater", "less"):
     ours = [[*found[:3], *found.interval.mT] for found in (welch_t_test(x, y, side),
                                                            pooled_t_test(x, y, side))]
@@ -878,8 +881,9 @@ for side in ("two-sided", "greater", "less"):
 
 # %%
 rng = np.random.default_rng(11)
-parts = [9 * rng.chisquare(4, (EXPERIMENTS, 5)) / 4 / 5, rng.chisquare(19, (EXPERIMENTS, 5)) / 19 / 20]
-total = parts[0] + parts[1]  # s1²/n1 + s2²/n2 for σ = 3, 1 and n = 5, 20
+small = 9 * rng.chisquare(4, (EXPERIMENTS, 5)) / 4 / 5  # s1²/n1 for σ = 3, n = 5
+large = rng.chisquare(19, (EXPERIMENTS, 5)) / 19 / 20  # s2²/n2 for σ = 1, n = 20
+total = small + large
 best = 2 * total.mean(0) ** 2 / total.var(0, ddof=1)  # five batches: the ν with these moments
 v, w = 9 / 5, 1 / 20
 by_formula = (v + w) ** 2 / (v**2 / 4 + w**2 / 19)
@@ -968,7 +972,7 @@ rate = {"pooled": host(proportion_z_test(few, (300, 60)).p_value < 0.05).mean(),
         "unpooled": (unpooled > 1.96).mean()}
 print({name: round(float(r), 3) for name, r in rate.items()})
 claim("unequal groups, few successes: the pooled error keeps nearer to 0.05",
-      abs(rate["unpooled"] - 0.05) - abs(rate["pooled"] - 0.05), above=4 * 2 * band / 8,
+      abs(rate["unpooled"] - 0.05) - abs(rate["pooled"] - 0.05), above=band,
       trivial=0.0)
 
 # %% [markdown]
@@ -1150,7 +1154,7 @@ resampled = host(a)[pick].sum(-1) / host(b)[pick].sum(-1)
 check("51.14", "the bootstrap's standard error, within 5 of its own and 2 %",
       abs(resampled.std() / error - 1), below=0.02 + 5 / math.sqrt(2 * 4000))
 repeated = [ratio_metric(*views(4000, 200, seed=17))[k].double() for k in (0, 1)]
-check("51.13", "4,000 repeated samples: spread of r against the mean error, within 5 % ",
+check("51.13", "4,000 repeated samples: spread of r against the mean error, within 5 %",
       repeated[0].std() / repeated[1].mean(), 1.0, atol=0.05)
 
 # %%
@@ -1207,7 +1211,7 @@ def draw_unit(total=2.0, ax=None):
     ax.set(xlabel="views per user", ylim=(0, 0.8), title=f"correlation {alike:.2f}")
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 3, figsize=(7.2, 1.9), sharey=True)
+fig, axes = plt.subplots(1, 3, figsize=(6.6, 1.8), sharey=True)
 axes[0].set_ylabel("false alarms at 5 %")
 for total, ax in zip((2.0, 9.0, 99.0), axes):
     draw_unit(total, ax)
@@ -1419,7 +1423,8 @@ def by_subsets(x, y):
     """(P(R1 <= observed), P(>=)) by enumeration of all subsets."""
     rank = stats.rankdata([*x, *y])
     sums = np.array([sum(c) for c in combinations(rank, len(x))])
-    return [(sums <= rank[:len(x)].sum() + 1e-9).mean(), (sums >= rank[:len(x)].sum() - 1e-9).mean()]
+    mine = rank[:len(x)].sum()
+    return [(sums <= mine + 1e-9).mean(), (sums >= mine - 1e-9).mean()]
 
 
 ours = [[mann_whitney_u(*pair, side).p_value for side in ("less", "greater")] for pair in small]
@@ -1482,23 +1487,25 @@ def draw_pair(effect=0.5, sigma=1.0, n=40, outlier=0.0, ax=None):
     ax = plt.subplots(figsize=(5.6, 3.0))[1] if ax is None else ax
     bins = np.linspace(-4, 6, 31)
     ax.hist(np.clip(y, -4, 6), bins, histtype="step", ls="--", label="Y")
-    ax.hist(np.clip(x, -4, 6), bins, histtype="step", ls="-", lw=2, label="X (beyond 6: drawn at 6)")
+    ax.hist(np.clip(x, -4, 6), bins, histtype="step", ls="-", lw=2, label="X (above 6: at 6)")
     ax.set(xlabel=f"value, n = {n}", title=f"t = {t.statistic:.2f}, p = "
            f"{t.p_value:.3f}\n[{t.interval[0]:.2f}, {t.interval[1]:.2f}]\nranks: z = {u.z:.2f}, "
            f"p = {u.p_value:.3f}")
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 3, figsize=(8.0, 2.6))
+fig, axes = plt.subplots(1, 3, figsize=(7.4, 2.5))
 axes[0].set_ylabel("users")
 for ax, setting in zip(axes, ({"n": 20}, {"n": 80}, {"n": 80, "outlier": 40.0})):
     draw_pair(ax=ax, **setting)
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 plt.show()
 
 # %% tags=["nbval-ignore-output"]
 interact(draw_pair, effect=FloatSlider(value=0.5, min=-1, max=1, step=0.1, description="effect δ"),
          sigma=FloatSlider(value=1, min=0.3, max=2, step=0.1, description="σ"),
          n=IntSlider(40, 10, 300, 10, description="n"),
-         outlier=FloatSlider(value=0, min=0, max=100, step=5, description="outlier"), ax=fixed(None));
+         outlier=FloatSlider(value=0, min=0, max=100, step=5, description="outlier"),
+         ax=fixed(None));
 
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
@@ -1633,11 +1640,11 @@ def draw_cloud(ax, effect, seed):
     ax.axvline(0, color="grey", lw=1, ls="--")
     lies = int(((low > effect) | (high < effect)).sum())
     no = int(((low <= 0) & (high >= 0)).sum())
-    ax.set(xlabel="difference, in σ", yticks=[], xlim=(-0.75, 1.1), title=f"true effect {effect:g}: "
-           f"{lies} of 200 miss it\n{no} of 200 contain 0")
+    ax.set(xlabel="difference, in σ", yticks=[], xlim=(-0.75, 1.1),
+           title=f"true effect {effect:g}: {lies} of 200 miss it\n{no} of 200 contain 0")
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.5))
+fig, axes = plt.subplots(1, 2, figsize=(6.8, 3.3))
 draw_cloud(axes[0], 0.0, 25)
 draw_cloud(axes[1], 0.3, 26)
 axes[0].set_ylabel("A/A experiments, sorted")
@@ -1696,6 +1703,9 @@ exercise("51.F", p_from_z, [((z, side), _p(z, side)) for z in (3 / math.sqrt(2),
 # <details><summary>Solution 51.F</summary>
 #
 # ```python
+# from statistics import NormalDist
+#
+#
 # def p_from_z(z, alternative):
 #     law = NormalDist()
 #     if alternative == "two-sided":
@@ -1796,7 +1806,8 @@ for method in ("percentile", "basic"):
 # %%
 generator = torch.Generator().manual_seed(3)
 kinds = {"difference of means, $100": lambda x, y: (x.mean(-1) - y.mean(-1)) / 100,
-         "difference of medians, $100": lambda x, y: (x.quantile(0.5, -1) - y.quantile(0.5, -1)) / 100,
+         "difference of medians, $100": lambda x, y:
+         (x.quantile(0.5, -1) - y.quantile(0.5, -1)) / 100,
          "ratio of means": lambda x, y: x.mean(-1) / y.mean(-1)}
 for name, statistic in kinds.items():
     low, high = bootstrap_interval((treated, control), statistic, generator=generator).tolist()
@@ -1867,7 +1878,58 @@ check("51.24", "discrete: Pr(p ≤ q) ≤ q at every q", [law[tails <= q].sum() 
 #
 # $$\Pr(H_0\mid p<\alpha)=\frac{\omega\,\alpha}{\omega\,\alpha+(1-\omega)(1-\beta)}. \tag{51.25}$$
 #
-# **Predict** it for $\alpha=0.05$, power 0.8, and $\omega=0.1$ or $0.9$.
+# **Predict** it for $\alpha=0.05$, power 0.8, and $\omega=0.1$ or $0.9$; then count.
+#
+# ### Exercise 51.G · False among the significant · ●●○ · 6 min
+#
+# A team tries many ideas; a share `nulls` of them does nothing. What share of its significant results is
+# false?
+
+# %%
+def share_of_false(nulls, alpha, power):
+    """Three floats in (0, 1). Returns a float."""
+    raise NotImplementedError
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+def _of_thousand(nulls, alpha, power):
+    """Counted: false and right alarms of a million ideas."""
+    false, right = 1_000_000 * nulls * alpha, 1_000_000 * (1 - nulls) * power
+    return false / (false + right)
+
+
+exercise("51.G", share_of_false, [(case, _of_thousand(*case)) for case in (
+    (0.9, 0.05, 0.8), (0.1, 0.05, 0.8), (0.6, 0.01, 0.3))],
+    mistakes={"you gave alpha: the share of alarms among the ideas that do nothing":
+              lambda nulls, alpha, power: alpha,
+              "you gave the share of false alarms among all ideas":
+              lambda nulls, alpha, power: nulls * alpha,
+              "you counted every idea with an effect as found": lambda nulls, alpha, power:
+              _of_thousand(nulls, alpha, 1.0),
+              "you swapped power and type II error": lambda nulls, alpha, power:
+              _of_thousand(nulls, alpha, 1 - power)})
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Take 1,000 ideas and count the false alarms and the right ones.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# False: `1000 * nulls * alpha`. Right: `1000 * (1 - nulls) * power`.
+#
+# </details>
+# <details><summary>Solution 51.G</summary>
+#
+# ```python
+# def share_of_false(nulls, alpha, power):
+#     false, right = nulls * alpha, (1 - nulls) * power
+#     return false / (false + right)
+# ```
+#
+# 0.9, 0.05, 0.8: 45 false and 80 right of 1,000, so 36 %.
+#
+# </details>
 
 # %%
 def false_share(nulls, alpha=0.05, power=0.8):
@@ -1894,11 +1956,11 @@ def draw_shares(nulls=0.9, power=0.8, alpha=0.05, ax=None):
     ax.add_patch(plt.Rectangle((nulls, 0), 1 - nulls, power, color="#1b4f8f"))
     ax.axvline(nulls, color="black", lw=1)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="no effect | effect", xticks=[nulls],
-           title=f"{false_share(nulls, alpha, power):.0%} of the significant\nare false (red)")
+           title=f"power {power:g}: {false_share(nulls, alpha, power):.0%}\nof these are false")
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 4, figsize=(8.2, 2.1), sharey=True)
-for setting, ax in zip(((0.1, 0.8), (0.5, 0.8), (0.9, 0.8), (0.9, 0.2)), axes):
+fig, axes = plt.subplots(1, 3, figsize=(6.2, 2.1), sharey=True)
+for setting, ax in zip(((0.1, 0.8), (0.9, 0.8), (0.9, 0.2)), axes):
     draw_shares(*setting, ax=ax)
 axes[0].set_ylabel("share significant")
 plt.show()
@@ -1940,12 +2002,13 @@ hit = z[np.abs(z) > stats.norm.ppf(0.975)]
 power, sign, size = sign_and_size(0.7)
 check("51.26", "power by simulation, within 4 standard errors", abs(len(hit) / len(z) - power),
       below=4 * math.sqrt(power / len(z)))
-check("51.26", "type S, the same", abs((hit < 0).mean() - sign), below=4 * math.sqrt(sign / len(hit)))
+check("51.26", "type S, the same", abs((hit < 0).mean() - sign),
+      below=4 * math.sqrt(sign / len(hit)))
 check("51.26", "type M, the same", abs(np.abs(hit).mean() / 0.7 - size),
       below=4 * np.abs(hit).std() / 0.7 / math.sqrt(len(hit)))
 
 # %% tags=["hide-input"]
-fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(7.2, 2.2))
+fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(6.4, 2.0))
 shifts = np.linspace(0.15, 4, 200)
 power, sign, size = sign_and_size(shifts)
 left_ax.plot(power, sign)
@@ -2057,9 +2120,8 @@ for plan in plans:
           above=1 - 1 / ours["two-sided"][0], below=1 + 1e-12)
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 4, figsize=(9.2, 2.3))
-for setting, ax in zip(((0.05, 0.8, 0.2), (0.05, 0.8, 0.1), (0.05, 0.95, 0.2), (0.001, 0.8, 0.2)),
-                       axes):
+fig, axes = plt.subplots(1, 3, figsize=(7.4, 2.2))
+for setting, ax in zip(((0.05, 0.8, 0.2), (0.05, 0.8, 0.1), (0.001, 0.95, 0.2)), axes):
     draw_errors(*setting, ax=ax)
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 plt.show()
@@ -2079,7 +2141,7 @@ interact(draw_errors, alpha=SelectionSlider(options=[0.001, 0.01, 0.05, 0.1, 0.2
 #
 # </details>
 #
-# ### Exercise 51.G · Plan an experiment · ●●○ · 8 min
+# ### Exercise 51.H · Plan an experiment · ●●○ · 8 min
 #
 # Return the number of users **per group** for a two-sided test with equal groups, rounded up.
 
@@ -2096,7 +2158,7 @@ def _need(delta, sigma, alpha, power, factor=2, tails=2, exponent=2, second=True
 
 # %% tags=["nbval-ignore-output", "hide-input"]
 settings = [(0.1, 1.0, 0.05, 0.8), (3.0, 20.0, 0.01, 0.9), (0.5, 2.0, 0.1, 0.7)]
-exercise("51.G", users_per_group, [(s, math.ceil(NormalIndPower().solve_power(
+exercise("51.H", users_per_group, [(s, math.ceil(NormalIndPower().solve_power(
     s[0] / s[1], None, s[2], s[3]))) for s in settings],
     mistakes={"you forgot the factor 2: two groups, two variances": lambda *s: _need(*s, factor=1),
               "you counted both groups together": lambda *s: _need(*s, factor=4),
@@ -2116,9 +2178,13 @@ exercise("51.G", users_per_group, [(s, math.ceil(NormalIndPower().solve_power(
 # `NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)`; eq. (51.29) with $\kappa=1$.
 #
 # </details>
-# <details><summary>Solution 51.G</summary>
+# <details><summary>Solution 51.H</summary>
 #
 # ```python
+# import math
+# from statistics import NormalDist
+#
+#
 # def users_per_group(delta, sigma, alpha, power):
 #     quantile = NormalDist().inv_cdf
 #     factor = quantile(1 - alpha / 2) + quantile(power)
@@ -2137,7 +2203,7 @@ power = [host(welch_t_test(x + e, y, "greater", 0.025).p_value < 0.025).mean() f
 formula = stats.norm.cdf(effects / math.sqrt(2 / n) - stats.norm.ppf(0.975))
 
 # %%
-check("51.27", "simulated power of Welch's test, within 4 standard errors and 1 % for t instead of z",
+check("51.27", "simulated power of Welch's test, within 4 standard errors and 1 % (t, not z)",
       np.abs(np.array(power) - formula),
       below=0.01 + 4 * np.sqrt(formula * (1 - formula) / EXPERIMENTS))
 width = [float((i := welch_t_test(x[:, :m], y[:, :m]).interval)[:, 1].mean() - i[:, 0].mean())
@@ -2146,7 +2212,7 @@ claim("four times the users, half the interval (within 3 %, t at n = 25)", width
       rtol=0.03, trivial=width[0] / width[0])
 
 # %% tags=["hide-input"]
-fig, ax = plt.subplots(figsize=(5.0, 2.4))
+fig, ax = plt.subplots(figsize=(4.6, 2.2))
 fine = np.linspace(0, 0.8, 200)
 for m, style in ((25, ":"), (100, "-"), (400, "--")):
     ax.plot(fine, stats.norm.cdf(fine / math.sqrt(2 / m) - stats.norm.ppf(0.975)), style,
@@ -2154,8 +2220,8 @@ for m, style in ((25, ":"), (100, "-"), (400, "--")):
 ax.errorbar(effects, power, 4 * np.sqrt(formula * (1 - formula) / EXPERIMENTS), fmt="o", ms=4,
             color="black", label="simulated, n = 100")
 ax.axhline(0.8, color="grey", lw=0.8)
-ax.set(xlabel="true effect, in σ", ylabel="power")
-ax.legend()
+ax.set(xlabel="true effect, in σ", ylabel="power", xlim=(-0.03, 1.4))
+ax.legend(loc="center right")
 plt.show()
 
 # %% [markdown]
@@ -2186,7 +2252,7 @@ check("51.30", "n = 300 of 10,000, effect 0.1 σ: mean loss by simulation, withi
       below=4 * lost.std() / math.sqrt(len(lost)))
 
 # %% tags=["hide-input"]
-fig, ax = plt.subplots(figsize=(5.0, 2.5))
+fig, ax = plt.subplots(figsize=(4.6, 2.3))
 many = np.geomspace(10, 5e4, 300)
 for effect, style in ((0.02, ":"), (0.05, "-"), (0.2, "--")):
     loss = expected_loss(many, effect, 100_000) / (100_000 * effect)
@@ -2231,7 +2297,7 @@ check("51.31", "n from the coefficient of variation: statsmodels", list(need.val
        for cv in variation.values()], rtol=1e-5)
 means = old["clicks"].reshape(-1, 1000).mean(1)
 spread = means.std() / means.mean()
-check("51.31", "noise: spread of the mean of 1,000 users, over the groups, within 4 standard errors",
+check("51.31", "noise: spread of the means of groups of 1,000, within 4 standard errors",
       abs(spread * math.sqrt(1000) / variation["clicks"] - 1), below=4 / math.sqrt(2 * len(means)))
 days_4 = 4 * math.sqrt(2) * variation["active days"] / math.sqrt(20 * USERS)
 betabinomial = stats.betabinom(14, 2, 5)
@@ -2275,17 +2341,17 @@ chance = np.random.default_rng(38).beta(0.5, 2, 50 * USERS)  # of a visit on one
 length = np.arange(1, 29)
 seen = np.array([(1 - (1 - chance) ** d).sum() for d in length])  # expected distinct users
 smallest = np.array([detectable_effect(n / 2, n / 2, 1.0) for n in seen])
-fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(7.4, 2.2))
-left_ax.plot(length, seen / seen[0])
-left_ax.plot(length, length, ":", color="grey")
-left_ax.set(xlabel="days", ylabel="distinct users, of day 1", ylim=(0, 8))
+
+# %% tags=["hide-input"]
+fig, ax = plt.subplots(figsize=(4.6, 2.2))
 ax.plot(length, smallest / smallest[0], label="distinct users that come")
 ax.plot(length, 1 / np.sqrt(length), ":", color="grey", label="if each day brought new ones")
-ax.set(xlabel="days", ylabel="detectable effect, of day 1", ylim=(0, 1.02))
+ax.set(xlabel="days", ylabel="detectable effect, of day 1", ylim=(0, 1.02),
+       title=f"after 28 days: {seen[-1] / seen[0]:.1f} times the users of day 1")
 ax.legend()
 plt.show()
-print(f"from day 7 to day 14 the detectable effect falls by the factor {smallest[13] / smallest[6]:.2f}"
-      f", not {math.sqrt(0.5):.2f}")
+print(f"from day 7 to day 14 the detectable effect falls by the factor "
+      f"{smallest[13] / smallest[6]:.2f}, not {math.sqrt(0.5):.2f}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -2330,7 +2396,7 @@ cells = [(sizes, ratio, skew) for sizes in GRID_SIZES for ratio in GRID_RATIOS
 trust = np.array([map_cell(*cell, GRID, seed) for seed, cell in enumerate(progress(cells), 100)])
 columns = [f"{a} : {b}" for a, b in GRID_SIZES]
 rows = [f"sd × {r:g}, skew {s:g}" for r in GRID_RATIOS for s in GRID_SHAPES]
-fig, axes = plt.subplots(1, 4, figsize=(2 + 1.3 * len(columns) * 2, 0.9 + 0.27 * len(rows)),
+fig, axes = plt.subplots(1, 4, figsize=(1.6 + 1.4 * len(columns) * 2, 1 + 0.22 * len(rows)),
                          sharey=True)
 for k, (ax, name) in enumerate(zip(axes, ("pooled t:\ntype I", "Welch:\ntype I", "ranks:\ntype I",
                                           "Welch:\ncoverage"))):
@@ -2338,7 +2404,7 @@ for k, (ax, name) in enumerate(zip(axes, ("pooled t:\ntype I", "Welch:\ntype I",
     ax.imshow(values - (0.95 if k == 3 else 0.05), cmap="PuOr_r", vmin=-0.2, vmax=0.2,
               aspect="auto")
     for (i, j), v in np.ndenumerate(values):
-        ax.text(j, i, f"{v:.3f}", ha="center", va="center", fontsize=9)
+        ax.text(j, i, f"{v:.2f}", ha="center", va="center", fontsize=9)
     ax.set_xticks(range(len(columns)), columns)
     ax.set(title=name, xlabel=f"$n_1$ : $n_2$, ± {math.sqrt(0.0475 / GRID):.4f}")
     ax.grid(False)
@@ -2405,7 +2471,8 @@ x_all, y_all = (np.tile(part, (34, 1))[:10_000] for part in (x, y))
 speed = compare_speed({
     "Welch, 10,000 experiments, batched": lambda: welch_t_test(x_all, y_all),
     "SciPy, batched": lambda: stats.ttest_ind(x_all, y_all, axis=-1, equal_var=False),
-    "SciPy, a loop over 300": lambda: [stats.ttest_ind(a, b, equal_var=False) for a, b in zip(x, y)]})
+    "SciPy, a loop over 300": lambda: [stats.ttest_ind(a, b, equal_var=False)
+                                       for a, b in zip(x, y)]})
 speed["µs per experiment"] = (1e3 * speed["ms"] / [10_000, 10_000, 300]).round(1)
 speed.drop(columns="times the first")
 
