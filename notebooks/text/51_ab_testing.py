@@ -1009,8 +1009,8 @@ claim("without an incentive: 34 percent, as printed", came["sum"].iloc[1] / came
       0.34, atol=0.005)
 
 # %% [markdown]
-# The pooled error of NSW is smaller than Welch's: the larger spread sits in the smaller group. Here both
-# decide alike.
+# The pooled error of NSW is smaller than Welch's: the larger spread sits in the smaller group, the case in
+# which pooling is too sure of itself. Here both decide alike; in a report, give Welch's.
 #
 # ## 4. The unit: users, visits or clicks
 #
@@ -1184,6 +1184,7 @@ claim("delta and linearised agree on the decision in 97 % of the experiments and
 #
 # $$\operatorname{Var}r=\frac{f(1-f)}{nb}\,\big(1+(b-1)\rho\big). \tag{51.15}$$
 #
+# (An average of $b$ numbers, each with variance $f(1-f)$, would have no bracket if they were independent.)
 # The bracket is the *design effect*: a test on views divides by an error that is too small by its root. For a
 # Beta law with parameters of sum $\tau$, $\rho=1/(1+\tau)$; here $1/3$. **Predict**: more views per user, the
 # same number of users. Do the false alarms fall or rise?
@@ -1814,6 +1815,21 @@ for name, statistic in kinds.items():
     print(f"NSW, {name}: {statistic(treated, control):.1f}, 95 % from {low:.1f} to {high:.1f}")
 
 # %% [markdown]
+# **How would you defend NSW?** Say the mean of earnings was chosen before: +\$1,794, and the
+# interval says that anything from about \$500 to \$3,100 is compatible with the data. The share without
+# earnings falls by 11 points, the ranks agree. The median does not exclude 0: a median of numbers with many
+# zeros is noisy, and "not significant" is not "no effect". Four questions to one experiment are also four
+# chances of luck (52).
+#
+# | what you have | test | interval | why |
+# |---|---|---|---|
+# | a mean, $\sigma$ known from a long history | z (51.7) | z | nothing is estimated but the mean |
+# | two means, any sizes | Welch (51.10) | Welch | right with unequal spreads as well |
+# | two shares | two proportions, pooled (51.12) | unpooled | under $H_0$ there is one share |
+# | a ratio of sums: click rate, basket size | delta method or linearisation (51.13) | the same | the user is the unit |
+# | few users, odd law, question of order | Mann–Whitney (51.18) | – | exact null law; not a test of means |
+# | a median, a quantile, anything else | – | bootstrap (51.23) | no formula needed, but enough users and no extremes |
+#
 # **Where it fails.** The bootstrap sees the sample, not the law. *Predict* the coverage of nominal 95 %
 # intervals: the mean of 10 exponential numbers; the **maximum** of 50 uniform ones (a resample contains the
 # sample's own maximum with probability $1-(1-\frac1n)^n\to0.63$ and can never exceed it).
@@ -1840,8 +1856,8 @@ claim("the maximum: never covered", covered["maximum, n = 50"], 0.0,
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# 0.86 for ten users (the sample is too small to show its law's tail, and the percentile interval is
-# too short); 0 for the maximum: all resamples lie below the truth, the upper end too.
+# 0.86 for ten users, where 0.95 is written on the interval; 0 for the maximum: all resamples lie below the
+# truth, the upper end too.
 #
 # </details>
 #
@@ -1867,10 +1883,12 @@ other = stats.kstest(host(pooled_t_test(same[0] + 0.2, same[1]).p_value), "unifo
 
 # %%
 check("51.24", "with an effect of 0.2 σ they are not", other, below=1e-4)
-law = rank_sum_law(range(2, 18, 2), 4)  # exact ranks, 4 against 4
-tails = np.cumsum(law)
-check("51.24", "discrete: Pr(p ≤ q) ≤ q at every q", [law[tails <= q].sum() <= q + 1e-12
-                                                    for q in np.linspace(0, 1, 101)])
+splits = [(c, [k for k in range(8) if k not in c]) for c in combinations(range(8), 4)]
+p_exact = np.array([float(mann_whitney_u(*s, "greater").p_value) for s in splits])
+excess = np.array([(p_exact <= q).mean() - q for q in np.linspace(0, 1, 101)])
+check("51.24", "exact ranks, all 70 splits of 4 against 4: Pr(p ≤ q) ≤ q", excess, below=1e-9)
+check("51.24", "with equality where q is a p-value", [(p_exact <= p + 1e-9).mean()
+                                                    for p in p_exact], p_exact, atol=1e-9)
 
 # %% [markdown]
 # **What fraction of "significant" is false?** That depends on what is tried. Let a share $\omega$ of all
@@ -1956,7 +1974,7 @@ def draw_shares(nulls=0.9, power=0.8, alpha=0.05, ax=None):
     ax.add_patch(plt.Rectangle((nulls, 0), 1 - nulls, power, color="#1b4f8f"))
     ax.axvline(nulls, color="black", lw=1)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="no effect | effect", xticks=[nulls],
-           title=f"power {power:g}: {false_share(nulls, alpha, power):.0%}\nof these are false")
+           title=f"power {power:g}: {false_share(nulls, alpha, power):.0%}\nof the area is red")
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 3, figsize=(6.2, 2.1), sharey=True)
@@ -1975,7 +1993,7 @@ interact(draw_shares, nulls=FloatSlider(value=0.9, min=0.05, max=0.95, step=0.05
 # <details><summary>What you should have seen</summary>
 #
 # 0.7 % and 36 %. Where most ideas do nothing, a third of the "wins" at power 0.8 are luck, and at power 0.2
-# two thirds. A stricter $\alpha$ or more power helps; a smaller p-value of the same kind of idea, too.
+# two thirds. A stricter $\alpha$ helps, and so does more power.
 #
 # </details>
 #
