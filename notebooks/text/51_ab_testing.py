@@ -31,7 +31,7 @@
 # **Prerequisites**: expectation, variance, the normal law. How the pages work:
 # [00 start here](00_start_here.ipynb). Continued in 52 (peeking, many tests, CUPED), which is planned.
 #
-# **Reading** 75 min + exercises 60 min · **Time** 60 s on 2 CPU cores · **Memory** 0.7 GB · **Data** simulated experiments; two real ones (causaldata: NSW, Thornton) · **Exam questions** 77, 78, 79, 81, 82
+# **Reading** 75 min + exercises 60 min · **Time** 30 s on 2 CPU cores · **Memory** 1 GB · **Data** simulated experiments; two real ones (causaldata: NSW, Thornton) · **Exam questions** 77, 78, 79, 81, 82
 #
 # **Exam route** question 77 → section 7 (15 min) · question 78 → section 5 (20 min) · question 79 → section 6 (15 min) · question 81 → section 8 (20 min) · question 82 → section 4 (20 min)
 #
@@ -225,7 +225,8 @@ scheme({"users": (0, 1, "users", "round"), "hash": (1.1, 1, "hash(salt, id)"),
         "f4": (4.1, 0.3, "clicks counted\nas users (4)", "plain"),
         "f5": (5.3, 0.3, "luck (7), too few\nusers (8), peeking", "plain"),
         "c": (2.3, 1.8, "configuration: sizes,\nduration, slice", "hidden"),
-        "m": (3.7, 1.8, "metric:\nnoise", "hidden"), "i": (4.75, 1.8, "correctness:\nA/A, SRM", "hidden"),
+        "m": (3.55, 1.8, "metric:\nnoise", "hidden"),
+        "i": (4.65, 1.8, "correctness:\nA/A, SRM", "hidden"),
         "r": (5.8, 1.8, "interpretation:\np, interval", "hidden")},
        [("users", "hash"), ("hash", "groups"), ("groups", "number"), ("number", "test"),
         ("test", "decision"), ("c", "groups"), ("m", "number"), ("i", "test"), ("r", "decision")],
@@ -361,9 +362,10 @@ claim("20 pairs of salts: no table is more extreme than 1 in 2000", min(p_tables
 
 # %% [markdown]
 # **How many experiments at once** (E75). With 5 % groups and no overlap, each experiment needs a control: 10
-# pairs, or 19 treatments that share one control (whose bad luck then helps all 19). In *layers* each experiment has its own salt and may use
-# all users: any number. The price is interaction. In a 2 × 2 factorial with effects 1 and 2 of two features,
-# and an extra $-1$ for those who get both, each experiment averages over the groups of the other:
+# pairs, or 19 treatments that share one control (whose bad luck then helps all 19). In *layers* each experiment
+# has its own salt and may use all users: any number. The price is interaction. In a 2 × 2 factorial with
+# effects 1 and 2 of two features, and an extra $-1$ for those who get both, each experiment averages over the
+# groups of the other:
 
 # %%
 rng = np.random.default_rng(3)
@@ -375,12 +377,11 @@ print(pd.DataFrame(read, index=["over all", "other feature off", "other feature 
       .round(1).T.to_string())
 claim("a layer reads the average over the other's groups: 0.5 and 1.5, not 1 and 2",
       [read["first"][0], read["second"][0]], [0.5, 1.5], atol=0.02, trivial=[1.0, 2.0])
-arms = rng.standard_normal((20, EXPERIMENTS))  # standardised means: a control, 19 treatments, no effect
-alarms_of = {name: ((arms[1:] - control) / math.sqrt(2) > 1.96).sum(0)  # treatments that "win"
-             for name, control in (("one control", arms[0]),
-                                   ("19 controls", rng.standard_normal((19, EXPERIMENTS))))}
-several = {name: (wins >= 5).mean() for name, wins in alarms_of.items()}
-print("five or more of 19 idle treatments seem to win:", {k: float(v) for k, v in several.items()})
+arms, others = rng.standard_normal((2, 20, EXPERIMENTS))  # means of groups without an effect
+winners = {"one control": arms[1:] - arms[0], "19 controls": arms[1:] - others[1:]}
+several = {kind: float(((gap > 1.96 * math.sqrt(2)).sum(0) >= 5).mean())
+           for kind, gap in winners.items()}
+print("five or more of 19 idle treatments seem to win:", several)
 claim("a shared control errs for all 19 at once", several["one control"], above=0.01,
       trivial=several["19 controls"])
 
@@ -513,8 +514,8 @@ def srm_power(n, true_shares, shares, alpha):
 
 # %%
 lossy = [0.495 / 0.995, 0.5 / 0.995]
-draws = np.random.default_rng(6).multinomial(500_000, lossy, size=EXPERIMENTS)
-seen = host(srm_test(draws, [0.5, 0.5]).p_value < 0.001).mean()
+lossy_draws = np.random.default_rng(6).multinomial(500_000, lossy, size=EXPERIMENTS)
+seen = host(srm_test(lossy_draws, [0.5, 0.5]).p_value < 0.001).mean()
 power_500 = srm_power(500_000, lossy, [0.5, 0.5], 0.001)
 check("51.4", "power with 500,000 users, by simulation, within 4 standard errors",
       abs(seen - power_500), below=4 * math.sqrt(power_500 * (1 - power_500) / EXPERIMENTS))
@@ -530,8 +531,8 @@ ax.axhline(0.8, color="grey", lw=0.8)
 ax.set(xscale="log", xlabel="users in both groups", ylabel="power of the SRM check")
 ax.legend(loc=(0.02, 0.4))
 plt.show()
-need = np.interp(0.8, [srm_power(n, lossy, [0.5, 0.5], 0.001) for n in many], many)
-print(f"a loss of 1 % is seen with power 0.8 from about {round(need, -4):,.0f} users on")
+enough = np.interp(0.8, [srm_power(n, lossy, [0.5, 0.5], 0.001) for n in many], many)
+print(f"a loss of 1 % is seen with power 0.8 from about {round(enough, -4):,.0f} users on")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -696,13 +697,13 @@ def conclude(estimate, error, df, null, alternative, alpha, error_null=None):
     against = -statistic.abs() if side == 0 else -side * statistic
     df = df.expand(statistic.shape)
 
-    def law(function, *x):
+    def by_law(function, *x):
         x = np.broadcast_arrays(*(host(part) for part in x))
         return torch.as_tensor(function(*x), device=estimate.device)
 
-    p_value = law(special.stdtr, df, against) * (2 if side == 0 else 1)
+    p_value = by_law(special.stdtr, df, against) * (2 if side == 0 else 1)
     tail = torch.tensor(1 - alpha / (2 if side == 0 else 1), dtype=torch.float64)
-    reach = law(special.stdtrit, df, tail) * error
+    reach = by_law(special.stdtrit, df, tail) * error
     infinite = torch.full_like(reach, math.inf) + 0 * reach
     low, high = (reach if side != -1 else infinite), (reach if side != 1 else infinite)
     return Verdict(statistic, df, p_value, estimate,
@@ -741,11 +742,11 @@ five = torch.as_tensor(np.random.default_rng(8).normal(0.4, 2, (3, 5))).to(devic
 
 # %%
 for side in ("two-sided", "greater", "less"):
-    judge = stats.ttest_1samp(host(five), 0.3, axis=-1, alternative=side)
-    ours, between = t_test(five, 0.3, side), judge.confidence_interval(0.95)
+    judge_t = stats.ttest_1samp(host(five), 0.3, axis=-1, alternative=side)
+    our_t, between = t_test(five, 0.3, side), judge_t.confidence_interval(0.95)
     check("51.9", f"statistic, p and interval are SciPy's, {side}",
-          [*ours[:3], *ours.interval.mT], [judge.statistic, judge.df, judge.pvalue, between.low,
-                                           between.high], atol=1e-9)
+          [*our_t[:3], *our_t.interval.mT],
+          [judge_t.statistic, judge_t.df, judge_t.pvalue, between.low, between.high], atol=1e-9)
     law = stats.norm(0.3, 2 / math.sqrt(5))  # of the mean, under H0
     tails = {"less": law.cdf(host(five.mean(-1))), "greater": law.sf(host(five.mean(-1)))}
     tails["two-sided"] = 2 * np.minimum(tails["less"], tails["greater"])
@@ -840,12 +841,12 @@ interact(draw_t, n=SelectionSlider(options=[5, 10, 20, 40, 80, 160, 320, 640], v
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# With $\sigma$ known the two tails are wrong in opposite directions and nearly cancel. With $s$ in its place it is
-# worse and the other way round: in a sample without big spenders mean **and** $s$ are small, so $t$ is too often
-# far below zero: $\Pr(t<-h)\approx\Phi(-h)+\frac{\gamma}{6\sqrt n}(2h^2+1)\varphi(h)$, three times the correction
-# of (51.6). At $n=40$ a two-sided t-test of exponential users rejects in 7 %, nearly always on the low side. In a
-# comparison of two equally large groups the skewness of the difference cancels when both laws have the same shape
-# **and spread**; section 9 shows when they have not.
+# With $\sigma$ known the two tails are wrong in opposite directions and nearly cancel. With $s$ in its place it
+# is worse and the other way round: in a sample without big spenders mean **and** $s$ are small, so $t$ is too
+# often far below zero: $\Pr(t<-h)\approx\Phi(-h)+\frac{\gamma}{6\sqrt n}(2h^2+1)\varphi(h)$, three times the
+# correction of (51.6). At $n=40$ a two-sided t-test of exponential users rejects in 7 %, nearly always on the
+# low side. In a comparison of two equally large groups the skewness of the difference cancels when both laws
+# have the same shape **and spread**; section 9 shows when they have not.
 #
 # </details>
 
@@ -961,21 +962,21 @@ def by_scipy(x, y, equal, side):
             *judge.confidence_interval(0.95)]
 
 # %%
-rng = np.random.default_rng(10)
-x, y = rng.normal(0.3, 1, (4, 7)), rng.normal(0, 5, (4, 12))
-for side in ("two-sided", "greater", "less"):
-    ours = [[*found[:3], *found.interval.mT] for found in (welch_t_test(x, y, side),
-                                                           pooled_t_test(x, y, side))]
-    check("51.10", f"statistic, p and interval, both tests: SciPy's, {side}",
-          [[o[0], *o[2:]] for o in ours], [[j[0], *j[2:]] for j in (
-              by_scipy(x, y, False, side), by_scipy(x, y, True, side))], atol=1e-9)
-    check("51.11", f"degrees of freedom: SciPy's, {side}", ours[0][1],
-          by_scipy(x, y, False, side)[1], atol=1e-9)
+rng_welch = np.random.default_rng(10)
+x, y = rng_welch.normal(0.3, 1, (4, 7)), rng_welch.normal(0, 5, (4, 12))
+for way in ("two-sided", "greater", "less"):
+    our_two = [[*found[:3], *found.interval.mT] for found in (welch_t_test(x, y, way),
+                                                           pooled_t_test(x, y, way))]
+    check("51.10", f"statistic, p and interval, both tests: SciPy's, {way}",
+          [[o[0], *o[2:]] for o in our_two], [[j[0], *j[2:]] for j in (
+              by_scipy(x, y, False, way), by_scipy(x, y, True, way))], atol=1e-9)
+    check("51.11", f"degrees of freedom: SciPy's, {way}", our_two[0][1],
+          by_scipy(x, y, False, way)[1], atol=1e-9)
 
 # %%
-rng = np.random.default_rng(11)
-small = 9 * rng.chisquare(4, (EXPERIMENTS, 5)) / 4 / 5  # s1²/n1 for σ = 3, n = 5
-large = rng.chisquare(19, (EXPERIMENTS, 5)) / 19 / 20  # s2²/n2 for σ = 1, n = 20
+rng_nu = np.random.default_rng(11)
+small = 9 * rng_nu.chisquare(4, (EXPERIMENTS, 5)) / 4 / 5  # s1²/n1 for σ = 3, n = 5
+large = rng_nu.chisquare(19, (EXPERIMENTS, 5)) / 19 / 20  # s2²/n2 for σ = 1, n = 20
 total = small + large
 best = 2 * total.mean(0) ** 2 / total.var(0, ddof=1)  # five batches: the ν with these moments
 v, w = 9 / 5, 1 / 20
@@ -989,11 +990,11 @@ check("51.11", "and n1 + n2 - 2 = 23 is not it", abs(best - 23), above=10)
 # How often does the pooled test reject at $\alpha=0.05$? And if the *large* group has the 5?
 
 # %%
-rng = np.random.default_rng(12)
+rng_sd = np.random.default_rng(12)
 rows = {}
 for name, sd in (("small group sd 5, large 1", (1, 5)), ("equal", (1, 1)),
                  ("small group sd 1, large 5", (5, 1))):
-    x, y = rng.normal(0, sd[0], (EXPERIMENTS, 200)), rng.normal(0, sd[1], (EXPERIMENTS, 20))
+    x, y = rng_sd.normal(0, sd[0], (EXPERIMENTS, 200)), rng_sd.normal(0, sd[1], (EXPERIMENTS, 20))
     rows[name] = [host(test(x, y).p_value < 0.05).mean() for test in (pooled_t_test, welch_t_test)]
 table = pd.DataFrame(rows, index=["pooled", "Welch"]).T
 
@@ -1043,11 +1044,11 @@ def proportion_z_test(successes, trials, alternative="two-sided", alpha=0.05):
     return conclude(rate[..., 0] - rate[..., 1], own, infinite, 0.0, alternative, alpha, pooled)
 
 # %%
-for side, name in (("two-sided", "two-sided"), ("greater", "larger"), ("less", "smaller")):
-    ours = proportion_z_test([42, 30], [200, 170], side)
-    judge = proportions_ztest([42, 30], [200, 170], alternative=name)
-    check("51.12", f"statistic and p are those of statsmodels, {side}", ours[:3:2], judge,
-          atol=1e-12)
+for kind, word in (("two-sided", "two-sided"), ("greater", "larger"), ("less", "smaller")):
+    our_share = proportion_z_test([42, 30], [200, 170], kind)
+    judge_share = proportions_ztest([42, 30], [200, 170], alternative=word)
+    check("51.12", f"statistic and p are those of statsmodels, {kind}", our_share[:3:2],
+          judge_share, atol=1e-12)
 ones = [np.repeat([1.0, 0.0], [k, n - k]) for k, n in ((42, 200), (30, 170))]
 by_variance = math.sqrt(sum(x.var() / len(x) for x in ones)) * 1.959963984540054
 check("51.12", "the interval from the variances of the zeros and ones",
@@ -1055,8 +1056,8 @@ check("51.12", "the interval from the variances of the zeros and ones",
       [ones[0].mean() - ones[1].mean() + s * by_variance for s in (-1, 1)], atol=1e-9)
 
 # %%
-rng = np.random.default_rng(13)
-few = rng.binomial((300, 60), 0.05, (EXPERIMENTS, 2))  # H0 is true: 5 % in both groups
+rng_few = np.random.default_rng(13)
+few = rng_few.binomial((300, 60), 0.05, (EXPERIMENTS, 2))  # H0 is true: 5 % in both groups
 own = (few / (300, 60) * (1 - few / (300, 60)) / (300, 60)).sum(-1)
 unpooled = np.abs(few[:, 0] / 300 - few[:, 1] / 60) / np.sqrt(np.where(own > 0, own, np.nan))
 rate = {"pooled": host(proportion_z_test(few, (300, 60)).p_value < 0.05).mean(),
@@ -1071,8 +1072,9 @@ claim("unequal groups, few successes: the pooled error keeps nearer to 0.05",
 #
 # *NSW* (1975–78): people without work were drawn by lot into a programme with a subsidised job (185) or not
 # (260); these are the men whose earnings of 1974 are known, not all who were drawn. $X,Y$: earnings in 1978, in
-# dollars. Dehejia and Wahba (1999) print an effect of \$1,794 with standard error 633. *Thornton* (2008), Malawi: people tested for HIV were drawn by lot to be paid, or not,
-# if they fetched the result. She writes that 34 % of those without an incentive came.
+# dollars. Dehejia and Wahba (1999) print an effect of \$1,794 with standard error 633. *Thornton* (2008),
+# Malawi: people tested for HIV were drawn by lot to be paid, or not, if they fetched the result. She writes
+# that 34 % of those without an incentive came.
 
 # %%
 nsw = nsw_mixtape.load_pandas().data
@@ -1126,9 +1128,9 @@ def as_views(clicks, seen):
     return proportion_z_test(successes, trials).p_value
 
 
-two = [views(EXPERIMENTS // 2, 400, seed) for seed in (14, 15)]
-clicks, seen = ([group[k] for group in two] for k in (0, 1))
-false_alarms = {"views as if independent": host(as_views(clicks, seen) < 0.05).mean()}
+two_groups = [views(EXPERIMENTS // 2, 400, seed) for seed in (14, 15)]
+clicks, shown = ([group[k] for group in two_groups] for k in (0, 1))
+false_alarms = {"views as if independent": host(as_views(clicks, shown) < 0.05).mean()}
 print({name: round(float(rate), 2) for name, rate in false_alarms.items()})
 
 # %% [markdown]
@@ -1140,10 +1142,10 @@ print({name: round(float(rate), 2) for name, rate in false_alarms.items()})
 # </details>
 #
 # **First repair: one number a user.** Test the mean of $a_i/b_i$, clicks over views of user $i$. That is
-# honest, but another metric: each user weighs the same (below the two metrics contradict each other). **Second repair: the delta method**, for the ratio of
-# sums $r=\sum_ia_i/\sum_ib_i=\bar a/\bar b$ itself. Its gradient is $\nabla r=(1/\bar b,\,-\bar a/\bar b^2)$,
-# so a small error of $(\bar a,\bar b)$ moves $r$ by $\frac{1}{\bar b}(\mathrm d\bar a-r\,\mathrm d\bar b)$.
-# Hence
+# honest, but another metric: each user weighs the same (below the two metrics contradict each other). **Second
+# repair: the delta method**, for the ratio of sums $r=\sum_ia_i/\sum_ib_i=\bar a/\bar b$ itself. Its gradient
+# is $\nabla r=(1/\bar b,\,-\bar a/\bar b^2)$, so a small error of $(\bar a,\bar b)$ moves $r$ by
+# $\frac{1}{\bar b}(\mathrm d\bar a-r\,\mathrm d\bar b)$. Hence
 #
 # $$\operatorname{Var}r\approx\nabla r^\top\,\frac{\Sigma}{n}\,\nabla r=\frac1{n\,\bar b^2}\Big(s_a^2-2r\,s_{ab}+r^2s_b^2\Big), \tag{51.13}$$
 #
@@ -1237,29 +1239,30 @@ def ratio_metric(numerator, denominator):
     return ratio, error.masked_fill(residual.abs().amax(-1) <= rounding, 0.0)
 
 # %%
-a, b = (torch.as_tensor(part[0, :200], dtype=torch.float64) for part in (clicks[0], seen[0]))
-r, error = ratio_metric(a, b)
+a, b = (torch.as_tensor(part[0, :200], dtype=torch.float64) for part in (clicks[0], shown[0]))
+r, error_r = ratio_metric(a, b)
 point = torch.stack([a.mean(), b.mean()]).requires_grad_()
 gradient = torch.autograd.grad(point[0] / point[1], point)[0]
 covariance = torch.stack([a, b]).cov()
 check("51.13", "the delta method with autograd's gradient",
-      error, (gradient @ covariance @ gradient / 200).sqrt(), rtol=1e-10)
+      error_r, (gradient @ covariance @ gradient / 200).sqrt(), rtol=1e-10)
 
 # %%
 check("51.14", "the residuals sum to 0", (a - r * b).sum(), 0.0, atol=1e-9)
 pick = np.random.default_rng(16).integers(0, 200, (4000, 200))
 resampled = host(a)[pick].sum(-1) / host(b)[pick].sum(-1)
 check("51.14", "the bootstrap's standard error, within 5 of its own and 2 %",
-      abs(resampled.std() / error - 1), below=0.02 + 5 / math.sqrt(2 * 4000))
+      abs(resampled.std() / error_r - 1), below=0.02 + 5 / math.sqrt(2 * 4000))
 repeated = [ratio_metric(*views(4000, 200, seed=17))[k].double() for k in (0, 1)]
 check("51.13", "4,000 repeated samples: spread of r against the mean error, within 5 %",
       repeated[0].std() / repeated[1].mean(), 1.0, atol=0.05)
 
 # %%
-each = [torch.as_tensor(c / s) for c, s in zip(clicks, seen)]
-r1, r0 = (ratio_metric(c, s) for c, s in zip(clicks, seen))
+each = [torch.as_tensor(c / s) for c, s in zip(clicks, shown)]
+r1, r0 = (ratio_metric(c, s) for c, s in zip(clicks, shown))
 z = (r1[0] - r0[0]) / (r1[1] ** 2 + r0[1] ** 2).sqrt()
-flat = [torch.as_tensor(c) - r0[0].unsqueeze(-1) * torch.as_tensor(s) for c, s in zip(clicks, seen)]
+flat = [torch.as_tensor(c) - r0[0].unsqueeze(-1) * torch.as_tensor(s)
+        for c, s in zip(clicks, shown)]
 linear = welch_t_test(*flat)
 repairs = {"rate of each user, Welch": welch_t_test(*each).p_value, "delta method": 2
            * torch.as_tensor(stats.norm.sf(host(z.abs()))), "linearised, Welch": linear.p_value}
@@ -1273,7 +1276,7 @@ claim("all three repairs: 0.05, within 4 standard errors",
       trivial=abs(false_alarms["views as if independent"] - 0.05))
 claim("delta and linearised agree on the decision in 97 % of the experiments and more",
       ((z.abs() > 1.96) == (linear.p_value < 0.05)).double().mean(), above=0.97,
-      trivial=((z.abs() > 1.96) == (as_views(clicks, seen) < 0.05)).double().mean())
+      trivial=((z.abs() > 1.96) == (as_views(clicks, shown) < 0.05)).double().mean())
 
 # %% [markdown]
 # Here views and rates are independent, so both metrics have one expectation. Let half of the users be heavy
@@ -1281,7 +1284,7 @@ claim("delta and linearised agree on the decision in 97 % of the experiments and
 
 # %%
 rng_h = np.random.default_rng(44)
-heavy = rng_h.random((2, USERS)) < 0.5
+heavy = rng_h.random((2, 3 * USERS)) < 0.5
 loads, rates = np.where(heavy, 40, 4), np.where(heavy, 0.1, 0.5)
 rates[0] += np.where(heavy[0], -0.01, 0.05)  # the treatment
 hits = rng_h.binomial(loads, rates)
@@ -1312,13 +1315,14 @@ def design_effect(b, total):
     return 1 + (b - 1) * rho
 
 # %%
-for b, total in ((10, 2.0), (25, 9.0)):
-    rate = np.random.default_rng(18).beta(0.3 * total, 0.7 * total, (EXPERIMENTS, 2, 300))
-    summed, N_views = np.random.default_rng(43).binomial(b, rate).sum(-1), 300 * b
-    spread = (summed[:, 0] / N_views).var() / (0.3 * 0.7 / N_views)
-    factor = design_effect(b, total)
-    check("51.15", f"{b} views each, τ = {total:g}: the design effect, within 4 standard errors",
-          abs(spread / factor - 1), below=4 * math.sqrt(2 / EXPERIMENTS))
+for views_each, tau in ((10, 2.0), (25, 9.0)):
+    beta_rates = np.random.default_rng(18).beta(0.3 * tau, 0.7 * tau, (EXPERIMENTS, 2, 300))
+    summed = np.random.default_rng(43).binomial(views_each, beta_rates).sum(-1)
+    N_views = 300 * views_each
+    inflated = (summed[:, 0] / N_views).var() / (0.3 * 0.7 / N_views)
+    factor = design_effect(views_each, tau)
+    check("51.15", f"{views_each} views each, τ = {tau:g}: within 4 standard errors",
+          abs(inflated / factor - 1), below=4 * math.sqrt(2 / EXPERIMENTS))
     alarm = host(proportion_z_test(summed, (N_views, N_views)).p_value < 0.05).mean()
     wrong = 2 * stats.norm.sf(1.96 / math.sqrt(factor))
     check("51.15", f"false alarms: those of a z too large by {math.sqrt(factor):.2f}, the same",
@@ -1537,8 +1541,8 @@ def exact_tails(ranks, n1):
     return [min(1.0, float(part.sum())) for part in (law[:observed + 1], law[observed:])]
 
 # %%
-rng = np.random.default_rng(19)
-small = [(rng.integers(0, 8, n).astype(float), rng.integers(0, 8, m) + 1.0)
+rng_ties = np.random.default_rng(19)
+small_pairs = [(rng_ties.integers(0, 8, n).astype(float), rng_ties.integers(0, 8, m) + 1.0)
          for n, m in ((5, 6), (7, 4), (3, 8))]  # many ties
 
 # %%
@@ -1550,35 +1554,36 @@ def by_subsets(x, y):
     return [(sums <= mine + 1e-9).mean(), (sums >= mine - 1e-9).mean()]
 
 
-ours = [[mann_whitney_u(*pair, side).p_value for side in ("less", "greater")] for pair in small]
-check("51.18", "both tails by enumerating all subsets, with ties", ours,
-      [by_subsets(*pair) for pair in small], atol=1e-12)
+our_tails = [[mann_whitney_u(*pair, side).p_value for side in ("less", "greater")]
+             for pair in small_pairs]
+check("51.18", "both tails by enumerating all subsets, with ties", our_tails,
+      [by_subsets(*pair) for pair in small_pairs], atol=1e-12)
 check("51.18", "two-sided: twice the smaller tail, at most 1",
-      [mann_whitney_u(*pair).p_value for pair in small],
-      [min(1, 2 * min(by_subsets(*pair))) for pair in small], atol=1e-12)
+      [mann_whitney_u(*pair).p_value for pair in small_pairs],
+      [min(1, 2 * min(by_subsets(*pair))) for pair in small_pairs], atol=1e-12)
 
 # %%
-found = mann_whitney_u(x16, y16)
-judge = stats.mannwhitneyu(host(x16), host(y16), method="exact")
-check("51.16", "the sixteen values: U1 by pairs", found.U1, _pairs(x16.tolist(), y16.tolist()))
-check("51.16", "with ties, by pairs", [mann_whitney_u(*p).U1 for p in small],
-      [_pairs(*p) for p in small])
-check("51.17", "U2 by pairs, and both together", [found.U2, found.U1 + found.U2],
+sixteen = mann_whitney_u(x16, y16)
+judge_u = stats.mannwhitneyu(host(x16), host(y16), method="exact")
+check("51.16", "the sixteen values: U1 by pairs", sixteen.U1, _pairs(x16.tolist(), y16.tolist()))
+check("51.16", "with ties, by pairs", [mann_whitney_u(*p).U1 for p in small_pairs],
+      [_pairs(*p) for p in small_pairs])
+check("51.17", "U2 by pairs, and both together", [sixteen.U2, sixteen.U1 + sixteen.U2],
       [_pairs(y16.tolist(), x16.tolist()), 64])
-check("51.18", "the sixteen values: SciPy's exact p", found.p_value, judge.pvalue, atol=1e-12)
-print(f"U1 = {found.U1:.0f}, U2 = {found.U2:.0f}, exact p = {found.p_value:.5f}")
+check("51.18", "the sixteen values: SciPy's exact p", sixteen.p_value, judge_u.pvalue, atol=1e-12)
+print(f"U1 = {sixteen.U1:.0f}, U2 = {sixteen.U2:.0f}, exact p = {sixteen.p_value:.5f}")
 
 # %%
-x, y = (rng.integers(0, 30, n).astype(float) + d for n, d in ((60, 0), (80, 2)))
-for side in ("two-sided", "less", "greater"):
-    judge = stats.mannwhitneyu(x, y, alternative=side, method="asymptotic")
-    check("51.19", f"ties, corrected for continuity: SciPy's asymptotic p, {side}",
-          mann_whitney_u(x, y, side).p_value, judge.pvalue, atol=1e-12)
-law = rank_sum_law(doubled_ranks(torch.as_tensor(np.r_[x, y])).tolist(), 60)
-value = np.arange(len(law)) / 2
-sd = math.sqrt((law * value**2).sum() - (law * value).sum() ** 2)
-check("51.19", "the variance of the exact law", mann_whitney_u(x, y).z,
-      (60 * 80 / 2 - mann_whitney_u(x, y).U1) / sd, rtol=1e-6)
+x_ties, y_ties = (rng_ties.integers(0, 30, n).astype(float) + d for n, d in ((60, 0), (80, 2)))
+for tested in ("two-sided", "less", "greater"):
+    judge_z = stats.mannwhitneyu(x_ties, y_ties, alternative=tested, method="asymptotic")
+    check("51.19", f"ties, corrected for continuity: SciPy's asymptotic p, {tested}",
+          mann_whitney_u(x_ties, y_ties, tested).p_value, judge_z.pvalue, atol=1e-12)
+law_ties = rank_sum_law(doubled_ranks(torch.as_tensor(np.r_[x_ties, y_ties])).tolist(), 60)
+value = np.arange(len(law_ties)) / 2
+sd_ties = math.sqrt((law_ties * value**2).sum() - (law_ties * value).sum() ** 2)
+check("51.19", "the variance of the exact law", mann_whitney_u(x_ties, y_ties).z,
+      (60 * 80 / 2 - mann_whitney_u(x_ties, y_ties).U1) / sd_ties, rtol=1e-6)
 
 # %% [markdown]
 # **Predict.** Move the one $Y$ that stands among the $X$ (0.775) upwards. How far can $U_1$ rise? Then move
@@ -1633,8 +1638,8 @@ interact(draw_pair, effect=FloatSlider(value=0.5, min=-1, max=1, step=0.1, descr
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# $t$ and its interval shrink and grow with $\delta/\sigma$ and $\sqrt n$. Whatever $t$ was, even −4.7, a growing
-# outlier takes it to +1: the outlier is in the numerator and in the error. The ranks hardly notice.
+# $t$ and its interval shrink and grow with $\delta/\sigma$ and $\sqrt n$. Whatever $t$ was, even −4.7, a
+# growing outlier takes it to +1: the outlier is in the numerator and in the error. The ranks hardly notice.
 #
 # </details>
 #
@@ -1651,14 +1656,14 @@ def rank_z(x, y):
     return (rank - n1 * (n1 + n2 + 1) / 2) / math.sqrt(n1 * n2 * (n1 + n2 + 1) / 12)
 
 # %%
-rng = np.random.default_rng(21)
+rng_e80 = np.random.default_rng(21)
 some = EXPERIMENTS // 5
-x, y = rng.normal(0, 5, (some, 20)), rng.normal(0, 1, (some, 200))  # P(X > Y) = 1/2
+x, y = rng_e80.normal(0, 5, (some, 20)), rng_e80.normal(0, 1, (some, 200))  # P(X > Y) = 1/2
 wide = np.mean(np.abs(rank_z(x, y)) > 1.96)
-x, y = rng.exponential(1, (some, 200)), rng.normal(1, 0.1, (some, 200))  # equal means
+x, y = rng_e80.exponential(1, (some, 200)), rng_e80.normal(1, 0.1, (some, 200))  # equal means
 means = {"ranks": np.mean(np.abs(rank_z(x, y)) > 1.96),
          "Welch": host(welch_t_test(x, y).p_value < 0.05).mean()}
-e = rng.exponential(1, (2, some, 200)) - math.log(2)
+e = rng_e80.exponential(1, (2, some, 200)) - math.log(2)
 lopsided, wins = np.mean(np.abs(rank_z(e[0], -e[1])) > 1.96), (e[0] > -e[1]).mean()
 print(f"P(X > Y) = 1/2, sd 5 against 1, 20 against 200: ranks reject in {wide:.2f}")
 print(f"equal medians, {wins:.3f} of the pairs X > Y: ranks reject in {lopsided:.2f}")
@@ -1673,8 +1678,9 @@ claim("equal medians: the ranks reject in most experiments too", lopsided, above
       trivial=allowed)
 
 # %%
-rng = np.random.default_rng(22)
-x, y = rng.normal(1, 0.5, 400), np.where(rng.random(400) < 0.1, 30.0, 0.0) + rng.normal(0, 0.5, 400)
+rng_rich = np.random.default_rng(22)
+rich = np.where(rng_rich.random(400) < 0.1, 30.0, 0.0)
+x, y = rng_rich.normal(1, 0.5, 400), rich + rng_rich.normal(0, 0.5, 400)
 t, u = welch_t_test(x, y), mann_whitney_u(x, y)
 print(f"Welch: difference {t.estimate:.1f}, t = {t.statistic:.1f};  ranks: X wins "
       f"{u.U2 / 400**2:.0%} of the pairs, z = {u.z:.1f}")
@@ -1696,15 +1702,15 @@ claim("both are significant, in opposite directions", [t.statistic < -3.5, u.z >
 # %%
 laws = {"normal": stats.norm(), "Laplace": stats.laplace(), "uniform": stats.uniform(-1, 2)}
 efficiency = {}
-for name, law in laws.items():
-    square = integrate.quad(lambda v, law=law: law.pdf(v) ** 2, -np.inf, np.inf, limit=200)[0]
-    formula = 12 * law.var() * square**2
-    rng = np.random.default_rng(23)
-    x, y = (law.rvs((some, 300), random_state=rng) for _ in range(2))
-    shifted = x + 0.03 * law.std()
-    z, t = rank_z(shifted, y), host(welch_t_test(shifted, y).statistic)
-    z0, t0 = rank_z(x, y), host(welch_t_test(x, y).statistic)  # the same draws: less noise
-    efficiency[name] = formula, ((z - z0).mean() / (t - t0).mean()) ** 2
+for family, law_of in laws.items():
+    square = integrate.quad(lambda v, law=law_of: law.pdf(v) ** 2, -np.inf, np.inf, limit=200)[0]
+    by_density = 12 * law_of.var() * square**2
+    rng_shift = np.random.default_rng(23)
+    x_base, y_base = (law_of.rvs((some, 300), random_state=rng_shift) for _ in range(2))
+    shifted = x_base + 0.03 * law_of.std()
+    z_1, t_1 = rank_z(shifted, y_base), host(welch_t_test(shifted, y_base).statistic)
+    z0, t0 = rank_z(x_base, y_base), host(welch_t_test(x_base, y_base).statistic)  # same draws
+    efficiency[family] = by_density, ((z_1 - z0).mean() / (t_1 - t0).mean()) ** 2
 
 # %%
 print(pd.DataFrame(efficiency, index=["formula", "measured"]).T.round(2).to_string())
@@ -1735,21 +1741,21 @@ check("51.19", "NSW, with all its ties: SciPy's p", ranks.p_value,
 # says what the test says, and how large.
 
 # %%
-rng = np.random.default_rng(24)
-x, y = rng.normal(0.5, 2, (EXPERIMENTS, 30)), rng.normal(0, 1, (EXPERIMENTS, 12))
-found = welch_t_test(x, y)
-inside = (found.interval[:, 0] <= 0.5) & (0.5 <= found.interval[:, 1])
-band = 4 * math.sqrt(0.05 * 0.95 / EXPERIMENTS)
+rng_ci = np.random.default_rng(24)
+x_ci, y_ci = rng_ci.normal(0.5, 2, (EXPERIMENTS, 30)), rng_ci.normal(0, 1, (EXPERIMENTS, 12))
+welch_ci = welch_t_test(x_ci, y_ci)
+inside = (welch_ci.interval[:, 0] <= 0.5) & (0.5 <= welch_ci.interval[:, 1])
+band_ci = 4 * math.sqrt(0.05 * 0.95 / EXPERIMENTS)
 check("51.21", "coverage of Welch's interval: 0.95, within 4 standard errors and 0.3 %",
-      abs(inside.double().mean() - 0.95), below=band + 0.003)
+      abs(inside.double().mean() - 0.95), below=band_ci + 0.003)
 
 # %%
 check("51.21", "0 lies outside exactly when p < 0.05",
-      (found.interval[:, 0] > 0) | (found.interval[:, 1] < 0), host(found.p_value < 0.05))
-one_sided = welch_t_test(x, y, "greater").interval
+      (welch_ci.interval[:, 0] > 0) | (welch_ci.interval[:, 1] < 0), host(welch_ci.p_value < 0.05))
+one_sided = welch_t_test(x_ci, y_ci, "greater").interval
 check("51.21", "one-sided: 0.95 above the lower end, nothing beyond the upper",
       [abs((one_sided[:, 0] <= 0.5).double().mean() - 0.95), 1 / one_sided[0, 1]],
-      below=[band + 0.003, 1e-9])
+      below=[band_ci + 0.003, 1e-9])
 print(f"covered: {inside.double().mean():.2f}")
 
 # %% tags=["hide-input"]
@@ -1846,8 +1852,8 @@ exercise("51.F", p_from_z, [((z, side), _p(z, side)) for z in (3 / math.sqrt(2),
 # </details>
 
 # %%
-rng = np.random.default_rng(27)
-m1, m2 = rng.standard_normal((2, 20 * EXPERIMENTS))  # H0 true, SE 1 each
+rng_pairs = np.random.default_rng(27)
+m1, m2 = rng_pairs.standard_normal((2, 20 * EXPERIMENTS))  # H0 true, SE 1 each
 apart = (np.abs(m1 - m2) > 2 * stats.norm.ppf(0.975)).mean()
 level_overlap = 2 * stats.norm.cdf(-math.sqrt(2) * stats.norm.ppf(0.975))
 check("51.22", "share of pairs of intervals that do not touch, within 4 standard errors",
@@ -1927,14 +1933,14 @@ def bootstrap_interval(samples, statistic, n_resamples=2000, alpha=0.05, method=
 skewed = [np.random.default_rng(28).exponential(s, n) for s, n in ((2.0, 60), (1.0, 80))]
 both = tuple(torch.as_tensor(part) for part in skewed)
 for method in ("percentile", "basic"):
-    ours = bootstrap_interval(both, lambda x, y: x.mean(-1) / y.mean(-1), 20_000, 0.1, method,
+    our_ends = bootstrap_interval(both, lambda x, y: x.mean(-1) / y.mean(-1), 20_000, 0.1, method,
                               torch.Generator().manual_seed(1))
-    judge = stats.bootstrap(skewed, lambda x, y, axis: x.mean(axis) / y.mean(axis),
+    judge_ends = stats.bootstrap(skewed, lambda x, y, axis: x.mean(axis) / y.mean(axis),
                             n_resamples=20_000, confidence_level=0.9, method=method,
                             random_state=np.random.default_rng(2), vectorized=True, batch=2000)
     check("51.23", f"a ratio of means, {method}: SciPy's ends, within 4 standard errors of both",
-          (ours - torch.tensor(judge.confidence_interval)).abs(),
-          below=4 * judge.standard_error * math.sqrt(2 * 0.05 * 0.95 / 20_000) / 0.103)
+          (our_ends - torch.tensor(judge_ends.confidence_interval)).abs(),
+          below=4 * judge_ends.standard_error * math.sqrt(2 * 0.05 * 0.95 / 20_000) / 0.103)
 
 # %%
 generator = torch.Generator().manual_seed(3)
@@ -1953,12 +1959,11 @@ claim("NSW, 1,000 dollars for each 0: the interval of the medians stays, to the 
       *of_medians[0], atol=1e-4, trivial=of_medians[1][1])
 
 # %% [markdown]
-# **How would you defend NSW?** Say the mean of earnings was chosen before: +\$1,794, and the
-# interval says that anything from about \$500 to \$3,100 is compatible with the data. The share without
-# earnings falls by 11 points, the ranks agree. The interval of the median contains 0: a median uses less of these
-# data than a mean does (perhaps because few people earn near the middle; the zeros are not the cause, as you have
-# just seen), and "not significant" is not "no effect". Four questions to one experiment are also four chances of
-# luck (52).
+# **How would you defend NSW?** Say the mean of earnings was chosen before: +\$1,794, and the interval says that
+# anything from about \$500 to \$3,100 is compatible with the data. The share without earnings falls by 11
+# points, the ranks agree. The interval of the median contains 0: a median uses less of these data than a mean
+# does (perhaps because few people earn near the middle; the zeros are not the cause, as you have just seen),
+# and "not significant" is not "no effect". Four questions to one experiment are also four chances of luck (52).
 #
 # | what you have | test | interval | why |
 # |---|---|---|---|
@@ -1970,8 +1975,8 @@ claim("NSW, 1,000 dollars for each 0: the interval of the medians stays, to the 
 # | a median, a quantile, anything else | – | bootstrap (51.23) | no formula needed, but enough users and no extremes |
 #
 # **Where it fails.** The bootstrap sees the sample, not the law. *Predict* the coverage of nominal 95 %
-# percentile intervals: the mean of 10 exponential numbers; the **maximum** of 50 uniform ones (a resample contains the
-# sample's own maximum with probability $1-(1-\frac1n)^n\to0.63$ and can never exceed it).
+# percentile intervals: the mean of 10 exponential numbers; the **maximum** of 50 uniform ones (a resample
+# contains the sample's own maximum with probability $1-(1-\frac1n)^n\to0.63$ and can never exceed it).
 
 # %%
 def coverage(draw, statistic, truth, n, method="percentile", experiments=500):
@@ -2013,12 +2018,12 @@ claim("the maximum: never covered by the percentile interval", covered["maximum,
 # That is why $p<\alpha$ has probability $\alpha$. For a discrete statistic (exact ranks) $\Pr(p\le q)\le q$.
 
 # %%
-rng = np.random.default_rng(30)
-same = torch.as_tensor(rng.standard_normal((2, EXPERIMENTS, 12)))
-for side in ("two-sided", "greater"):
-    uniform = stats.kstest(host(pooled_t_test(same[0], same[1], side).p_value), "uniform").pvalue
-    check("51.24", f"p-values under H0, {side}: no sign that they are not uniform (KS)", uniform,
-          above=1e-4)
+rng_p = np.random.default_rng(30)
+same = torch.as_tensor(rng_p.standard_normal((2, EXPERIMENTS, 12)))
+for tested_p in ("two-sided", "greater"):
+    p_same = host(pooled_t_test(same[0], same[1], tested_p).p_value)
+    check("51.24", f"p-values under H0, {tested_p}: no sign that they are not uniform (KS)",
+          stats.kstest(p_same, "uniform").pvalue, above=1e-4)
 other = stats.kstest(host(pooled_t_test(same[0] + 0.2, same[1]).p_value), "uniform").pvalue
 
 # %%
@@ -2097,9 +2102,10 @@ def false_share(nulls, alpha=0.05, power=0.8):
 # %%
 shift = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)  # of z, for power 0.8
 for nulls in (0.1, 0.9):
-    rng = np.random.default_rng(31)
-    null = rng.random(10 * EXPERIMENTS) < nulls
-    hit = np.abs(rng.standard_normal(10 * EXPERIMENTS) + shift * ~null) > stats.norm.ppf(0.975)
+    rng_ideas = np.random.default_rng(31)
+    null = rng_ideas.random(10 * EXPERIMENTS) < nulls
+    z_ideas = rng_ideas.standard_normal(10 * EXPERIMENTS) + shift * ~null
+    hit = np.abs(z_ideas) > stats.norm.ppf(0.975)
     expected = false_share(nulls)
     check("51.25", f"{nulls:.0%} without an effect, by simulation, within 4 standard errors",
           abs(null[hit].mean() - expected),
@@ -2114,7 +2120,7 @@ def draw_shares(nulls=0.9, power=0.8, alpha=0.05, ax=None):
     ax.add_patch(plt.Rectangle((nulls, 0), 1 - nulls, power, color="#1b4f8f"))
     ax.axvline(nulls, color="black", lw=1)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="no effect | effect", xticks=[nulls],
-           title=f"power {power:g}: {false_share(nulls, alpha, power):.0%} of\nthe coloured area is red")
+           title=f"power {power:g}: {false_share(nulls, alpha, power):.0%} of the\ncolour is red")
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 3, figsize=(6.2, 2.1), sharey=True)
@@ -2155,15 +2161,15 @@ def sign_and_size(shift, alpha=0.05):
     return low + high, low / (low + high), size / (low + high) / shift
 
 # %%
-z = np.random.default_rng(32).standard_normal(100 * EXPERIMENTS) + 0.7
-hit = z[np.abs(z) > stats.norm.ppf(0.975)]
+z_weak = np.random.default_rng(32).standard_normal(100 * EXPERIMENTS) + 0.7
+hit_weak = z_weak[np.abs(z_weak) > stats.norm.ppf(0.975)]
 power, sign, size = sign_and_size(0.7)
-check("51.26", "power by simulation, within 4 standard errors", abs(len(hit) / len(z) - power),
-      below=4 * math.sqrt(power / len(z)))
-check("51.26", "type S, the same", abs((hit < 0).mean() - sign),
-      below=4 * math.sqrt(sign / len(hit)))
-check("51.26", "type M, the same", abs(np.abs(hit).mean() / 0.7 - size),
-      below=4 * np.abs(hit).std() / 0.7 / math.sqrt(len(hit)))
+check("51.26", "power by simulation, within 4 standard errors",
+      abs(len(hit_weak) / len(z_weak) - power), below=4 * math.sqrt(power / len(z_weak)))
+check("51.26", "type S, the same", abs((hit_weak < 0).mean() - sign),
+      below=4 * math.sqrt(sign / len(hit_weak)))
+check("51.26", "type M, the same", abs(np.abs(hit_weak).mean() / 0.7 - size),
+      below=4 * np.abs(hit_weak).std() / 0.7 / math.sqrt(len(hit_weak)))
 
 # %% tags=["hide-input"]
 fig, (left_ax, ax) = plt.subplots(1, 2, figsize=(6.4, 2.0))
@@ -2266,16 +2272,16 @@ plans = [(0.3, 1.5, 0.05, 0.8, 1.0), (0.1, 1.0, 0.01, 0.9, 0.25), (2.0, 9.0, 0.1
 
 # %%
 for plan in plans:
-    delta, sigma, alpha, power, ratio = plan
-    judge = {side: NormalIndPower().solve_power(delta / sigma, None, alpha, power, ratio, name)
+    delta, sigma, alpha, wanted, ratio = plan
+    judge_n = {side: NormalIndPower().solve_power(delta / sigma, None, alpha, wanted, ratio, name)
              for side, name in (("two-sided", "two-sided"), ("greater", "larger"))}
-    ours = {side: sample_size(*plan, alternative=side) for side in judge}
+    our_n = {side: sample_size(*plan, alternative=side) for side in judge_n}
     check("51.29", f"plan {plan}: statsmodels, rounded up, two- and one-sided",
-          [n for side in judge for n in ours[side]],
-          [n for j in judge.values() for n in (math.ceil(j), math.ceil(ratio * math.ceil(j)))])
+          [n for side in judge_n for n in our_n[side]],
+          [n for j in judge_n.values() for n in (math.ceil(j), math.ceil(ratio * math.ceil(j)))])
     check("51.28", "the effect found with these users is the planned one, less the rounding",
-          detectable_effect(*ours["two-sided"], sigma, alpha, power) / delta,
-          above=1 - 1 / ours["two-sided"][0], below=1 + 1e-12)
+          detectable_effect(*our_n["two-sided"], sigma, alpha, wanted) / delta,
+          above=1 - 1 / our_n["two-sided"][0], below=1 + 1e-12)
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 3, figsize=(7.4, 2.2))
@@ -2315,7 +2321,8 @@ def _need(delta, sigma, alpha, power, factor=2, tails=2, exponent=2, second=True
     return whole(factor * (q * sigma / delta) ** exponent)
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-settings = [(0.1, 1.0, 0.05, 0.8), (3.0, 20.0, 0.01, 0.9), (0.5, 2.0, 0.1, 0.7), (0.3, 1.0, 0.05, 0.8)]
+settings = [(0.1, 1.0, 0.05, 0.8), (3.0, 20.0, 0.01, 0.9), (0.5, 2.0, 0.1, 0.7),
+            (0.3, 1.0, 0.05, 0.8)]
 exercise("51.H", users_per_group, [(s, math.ceil(NormalIndPower().solve_power(
     s[0] / s[1], None, s[2], s[3]))) for s in settings],
     mistakes={"you forgot the factor 2: two groups, two variances": lambda *s: _need(*s, factor=1),
@@ -2356,28 +2363,29 @@ exercise("51.H", users_per_group, [(s, math.ceil(NormalIndPower().solve_power(
 # </details>
 
 # %%
-rng = np.random.default_rng(33)
-n, effects = 100, np.array([0.0, 0.2, 0.4, 0.6])
-x, y = rng.standard_normal((2, EXPERIMENTS, n))
-power = [host(welch_t_test(x + e, y, "greater", 0.025).p_value < 0.025).mean() for e in effects]
-formula = stats.norm.cdf(effects / math.sqrt(2 / n) - stats.norm.ppf(0.975))
+rng_power = np.random.default_rng(33)
+n_each, effects = 100, np.array([0.0, 0.2, 0.4, 0.6])
+x_n, y_n = rng_power.standard_normal((2, EXPERIMENTS, n_each))
+simulated = [host(welch_t_test(x_n + e, y_n, "greater", 0.025).p_value < 0.025).mean()
+             for e in effects]
+by_normal = stats.norm.cdf(effects / math.sqrt(2 / n_each) - stats.norm.ppf(0.975))
 
 # %%
 check("51.27", "simulated power of Welch's test, within 4 standard errors and 1 % (t, not z)",
-      np.abs(np.array(power) - formula),
-      below=0.01 + 4 * np.sqrt(formula * (1 - formula) / EXPERIMENTS))
-width = [float((i := welch_t_test(x[:, :m], y[:, :m]).interval)[:, 1].mean() - i[:, 0].mean())
-         for m in (25, n)]
+      np.abs(np.array(simulated) - by_normal),
+      below=0.01 + 4 * np.sqrt(by_normal * (1 - by_normal) / EXPERIMENTS))
+width = [float((i := welch_t_test(x_n[:, :m], y_n[:, :m]).interval)[:, 1].mean() - i[:, 0].mean())
+         for m in (25, n_each)]
 claim("four times the users, half the interval (within 3 %, t at n = 25)", width[0] / width[1], 2,
       rtol=0.03, trivial=width[0] / width[0])
 uneven = {}
-for total in (2 * n, 1052):  # 5 % of them treated: as many users, and 5.26 times as many
-    few = rng.standard_normal((EXPERIMENTS, total // 20)) + 0.4
-    many = rng.standard_normal((EXPERIMENTS, total - total // 20))
-    uneven[total] = host(pooled_t_test(few, many, "greater", 0.025).p_value < 0.025).mean()
+for everybody in (2 * n_each, 1052):  # 5 % of them treated: as many users, and 5.26 times as many
+    rare = rng_power.standard_normal((EXPERIMENTS, everybody // 20)) + 0.4
+    controls = rng_power.standard_normal((EXPERIMENTS, everybody - everybody // 20))
+    uneven[everybody] = host(pooled_t_test(rare, controls, "greater", 0.025).p_value < 0.025).mean()
 claim("5 % against 95 % needs 5.26 times the users: power within 4 standard errors and 0.02",
-      abs(uneven[1052] - power[2]), below=0.02 + 4 * math.sqrt(2 * 0.16 / EXPERIMENTS),
-      trivial=abs(uneven[200] - power[2]))
+      abs(uneven[1052] - simulated[2]), below=0.02 + 4 * math.sqrt(2 * 0.16 / EXPERIMENTS),
+      trivial=abs(uneven[200] - simulated[2]))
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.6, 2.2))
@@ -2385,8 +2393,8 @@ fine = np.linspace(0, 0.8, 200)
 for m, style in ((25, ":"), (100, "-"), (400, "--")):
     ax.plot(fine, stats.norm.cdf(fine / math.sqrt(2 / m) - stats.norm.ppf(0.975)), style,
             label=f"n = {m} in each group")
-ax.errorbar(effects, power, 4 * np.sqrt(formula * (1 - formula) / EXPERIMENTS), fmt="o", ms=4,
-            color="black", label="simulated, n = 100")
+ax.errorbar(effects, simulated, 4 * np.sqrt(by_normal * (1 - by_normal) / EXPERIMENTS), fmt="o",
+            ms=4, color="black", label="simulated, n = 100")
 ax.axhline(0.8, color="grey", lw=0.8)
 ax.set(xlabel="true effect, in σ", ylabel="power", xlim=(-0.03, 1.4))
 ax.legend(loc="center right")
@@ -2412,8 +2420,8 @@ def expected_loss(n, effect, total, sigma=1.0):
     return n * abs(effect) + (total - 2 * n) * abs(effect) * wrong
 
 # %%
-rng = np.random.default_rng(34)
-estimates = 0.1 + math.sqrt(2 / 300) * rng.standard_normal(10 * EXPERIMENTS)
+rng_loss = np.random.default_rng(34)
+estimates = 0.1 + math.sqrt(2 / 300) * rng_loss.standard_normal(10 * EXPERIMENTS)
 lost = 0.1 * np.where(estimates > 0, 300, 300 + 10_000 - 600)
 check("51.30", "n = 300 of 10,000, effect 0.1 σ: mean loss by simulation, within 4 standard errors",
       abs(lost.mean() - expected_loss(300, 0.1, 10_000)),
@@ -2463,10 +2471,11 @@ print(pd.DataFrame({"noise at n = 10,000, %": variation, "users per group for 3 
 check("51.31", "n from the coefficient of variation: statsmodels", list(need.values()),
       [math.ceil(NormalIndPower().solve_power(0.03 / cv, None, 0.05, 0.8))
        for cv in variation.values()], rtol=1e-5)
-means = old["clicks"].reshape(-1, 1000).mean(1)
-spread = means.std() / means.mean()
+group_means = old["clicks"].reshape(-1, 1000).mean(1)
+relative = group_means.std() / group_means.mean()
 check("51.31", "noise: spread of the means of groups of 1,000, within 4 standard errors",
-      abs(spread * math.sqrt(1000) / variation["clicks"] - 1), below=4 / math.sqrt(2 * len(means)))
+      abs(relative * math.sqrt(1000) / variation["clicks"] - 1),
+      below=4 / math.sqrt(2 * len(group_means)))
 days_4 = 4 * math.sqrt(2) * variation["active days"] / math.sqrt(20 * USERS)
 betabinomial = stats.betabinom(14, 2, 5)
 check("51.31", "coefficient of variation of the active days: the beta-binomial law, within 1 %",
@@ -2565,10 +2574,10 @@ print(f"from day 7 to 14: same spread {smallest[13] / smallest[6]:.2f}, clicks "
 # ## 9. ☆ Where each test may be trusted
 #
 # Type I error of three tests over sizes, ratio of standard deviations and skewness (shifted gamma laws, equal
-# means): may your data be analysed with it? The coverage of an interval is one minus the error of its test: 0 is
-# the truth here, and it lies outside exactly when the test rejects (51.21). Two more maps say **where** Welch's
-# interval then lies, below or above the truth. The Monte Carlo error of a cell is written below each map.
-# **Predict** the worst cells of Welch's test.
+# means): may your data be analysed with it? The coverage of an interval is one minus the error of its test: 0
+# is the truth here, and it lies outside exactly when the test rejects (51.21). Two more maps say **where**
+# Welch's interval then lies, below or above the truth. The Monte Carlo error of a cell is written below each
+# map. **Predict** the worst cells of Welch's test.
 
 # %%
 def gamma_law(rng, shape, skewness):
@@ -2948,9 +2957,10 @@ break_it()
 #
 # $$\operatorname{Var}r\approx\frac1{n\bar b^2}\big(s_a^2-2r\,s_{ab}+r^2s_b^2\big),\qquad z=\frac{r_1-r_2}{\sqrt{\operatorname{Var}r_1+\operatorname{Var}r_2}},$$
 #
-# with $s_a^2,s_b^2,s_{ab}$ the sample variances and covariance over users. (3) Linearisation: give every user $a_i-r_0b_i$ with $r_0$ the ratio of the control group, then Welch; the
-# same variance, as the bracket is the variance of $a_i-r\,b_i$. (4) Bootstrap over users, or buckets of
-# users as observations. Or randomise the unit that is analysed, if the product allows it.
+# with $s_a^2,s_b^2,s_{ab}$ the sample variances and covariance over users. (3) Linearisation: give every user
+# $a_i-r_0b_i$ with $r_0$ the ratio of the control group, then Welch; the same variance, as the bracket is the
+# variance of $a_i-r\,b_i$. (4) Bootstrap over users, or buckets of users as observations. Or randomise the unit
+# that is analysed, if the product allows it.
 #
 # **Ответ по-русски.** Пусть у пользователя $i$ — $a_i$ кликов на $b_i$ показов, в группе $n$ пользователей,
 # доля кликов $r=\sum a_i/\sum b_i$. Показы одного пользователя похожи друг на друга, то есть зависимы;
@@ -2961,9 +2971,9 @@ break_it()
 # $$\operatorname{Var}r=\frac{r(1-r)}{nb}\big(1+(b-1)\rho\big).$$
 #
 # Стандартная ошибка занижена в $\sqrt{1+(b-1)\rho}$ раз, доверительные интервалы слишком узкие, p-значения в
-# A/A-тестах не распределены равномерно на $[0,1]$, а вероятность ошибки первого рода намного больше $\alpha$: при $b=10$,
-# $\rho=1/3$ статистика завышена вдвое, и ложных срабатываний $2\Phi(-1{,}96/2)=0{,}33$ вместо 0,05. Чем больше
-# показов на пользователя, тем хуже. Сама оценка при этом верна, неверна её погрешность.
+# A/A-тестах не распределены равномерно на $[0,1]$, а вероятность ошибки первого рода намного больше $\alpha$:
+# при $b=10$, $\rho=1/3$ статистика завышена вдвое, и ложных срабатываний $2\Phi(-1{,}96/2)=0{,}33$ вместо 0,05.
+# Чем больше показов на пользователя, тем хуже. Сама оценка при этом верна, неверна её погрешность.
 #
 # Исправления — всегда **одно число на пользователя**. (1) Доля $a_i/b_i$ каждого пользователя и критерий
 # Уэлча: корректно, но это другая метрика, все пользователи имеют одинаковый вес. (2) Дельта-метод для отношения
@@ -2974,8 +2984,8 @@ break_it()
 # где $s_a^2,s_b^2,s_{ab}$ — выборочные дисперсии и ковариация по пользователям. (3) Линеаризация: каждому
 # пользователю сопоставляем $a_i-r_0b_i$, где $r_0$ — отношение в контрольной группе, и применяем критерий
 # Уэлча; дисперсия та же, потому что скобка — это дисперсия $a_i-r\,b_i$. (4) Бутстреп по пользователям или
-# случайное разбиение пользователей на группы (бакеты), средние по которым считают наблюдениями. Либо сделать единицей рандомизации то, что анализируется, если продукт
-# это позволяет.
+# случайное разбиение пользователей на группы (бакеты), средние по которым считают наблюдениями. Либо сделать
+# единицей рандомизации то, что анализируется, если продукт это позволяет.
 #
 # **Typical mistake.** "There are millions of clicks, so everything is significant and precise." The number
 # of independent observations is the number of users.
@@ -2985,8 +2995,8 @@ break_it()
 # %% [markdown]
 # ## Summary and references
 #
-# - A coin makes the groups alike on average, in everything known and unknown; a log cannot. Split by a hash of salt and
-#   id, then check the counts (SRM) and the machine (A/A).
+# - A coin makes the groups alike on average, in everything known and unknown; a log cannot. Split by a hash of
+#   salt and id, then check the counts (SRM) and the machine (A/A).
 # - One number per randomised unit. Ratios of sums need the delta method or linearisation.
 # - Welch by default (few and skewed users: section 9); pooled only where the variances are known to be equal;
 #   Student's quantiles for small groups; ranks answer $\Pr(X>Y)$, the mean answers money.
