@@ -490,6 +490,8 @@ judge = stats.chisquare(tables, 900 * np.array([0.2, 0.3, 0.5]), axis=1)
 ours = srm_test(tables, [0.2, 0.3, 0.5])
 check("51.3", "SciPy's chisquare", [ours.statistic, ours.p_value],
       [judge.statistic, judge.pvalue], atol=1e-12)
+
+# %%
 draws = np.random.default_rng(5).multinomial(2000, [0.1, 0.9], size=EXPERIMENTS)
 alarms = (srm_test(draws, [0.1, 0.9]).p_value < 0.05).double().mean()
 check("51.3", "a right split alarms in 5 % of the experiments, within 4 standard errors and 0.3 %",
@@ -739,8 +741,6 @@ def t_test(x, mean0=0.0, alternative="two-sided", alpha=0.05):
 
 # %%
 five = torch.as_tensor(np.random.default_rng(8).normal(0.4, 2, (3, 5))).to(device)
-
-# %%
 for side in ("two-sided", "greater", "less"):
     judge_t = stats.ttest_1samp(host(five), 0.3, axis=-1, alternative=side)
     our_t, between = t_test(five, 0.3, side), judge_t.confidence_interval(0.95)
@@ -757,6 +757,8 @@ for side in ("two-sided", "greater", "less"):
 low, high = z_test(five[0], 2.0, alpha=0.1).interval.tolist()
 check("51.7", "the interval is the set of m0 that are not rejected: p is alpha at its ends",
       [z_test(five[0], 2.0, end).p_value for end in (low, high)], [0.1, 0.1], atol=1e-9)
+
+# %%
 errors = np.random.default_rng(9).normal(0, 3, (EXPERIMENTS, 5))
 s2, biased = variance(torch.as_tensor(errors)), torch.as_tensor(errors.var(-1))
 spread = 9 * math.sqrt(2 / 4 / EXPERIMENTS)  # Var s² = 2σ⁴/(n - 1)
@@ -795,10 +797,10 @@ for n in sizes[:4]:
     for name, found in (("z", z_test(users, 1.0, 1.0)), ("t", t_test(users, 1.0))):
         out, above = host(found.p_value < 0.05), host(found.statistic > 0)
         tail[name, n] = np.array([(out & above).mean(), (out & ~above).mean()])
-for name in "zt":
-    print(f"n = 40, {name}: too high {tail[name, 40][0]:.3f}, too low {tail[name, 40][1]:.3f}")
 
 # %%
+for name in "zt":
+    print(f"n = 40, {name}: too high {tail[name, 40][0]:.3f}, too low {tail[name, 40][1]:.3f}")
 wrong_way = np.array([-1, 1])  # t: too few high ones, too many low ones
 claim("n = 40: the high tail of t is too light, the low one too heavy, by 4 standard errors",
       wrong_way * (tail["t", 40] - 0.025), above=4 * math.sqrt(0.025 * 0.975 / EXPERIMENTS),
@@ -849,8 +851,7 @@ interact(draw_t, n=SelectionSlider(options=[5, 10, 20, 40, 80, 160, 320, 640], v
 # have the same shape **and spread**; section 9 shows when they have not.
 #
 # </details>
-
-# %% [markdown]
+#
 # **Two samples.** The estimate is always $\hat\delta=\bar X-\bar Y$, treatment minus control. Variances of
 # independent groups add:
 #
@@ -1568,6 +1569,8 @@ judge_u = stats.mannwhitneyu(host(x16), host(y16), method="exact")
 check("51.16", "the sixteen values: U1 by pairs", sixteen.U1, _pairs(x16.tolist(), y16.tolist()))
 check("51.16", "with ties, by pairs", [mann_whitney_u(*p).U1 for p in small_pairs],
       [_pairs(*p) for p in small_pairs])
+
+# %%
 check("51.17", "U2 by pairs, and both together", [sixteen.U2, sixteen.U1 + sixteen.U2],
       [_pairs(y16.tolist(), x16.tolist()), 64])
 check("51.18", "the sixteen values: SciPy's exact p", sixteen.p_value, judge_u.pvalue, atol=1e-12)
@@ -1601,8 +1604,7 @@ interact(draw_ranks, place=IntSlider(6, 0, 15, description="which value"),
 # billionaire ruins a mean and not a rank.
 #
 # </details>
-
-# %% [markdown]
+#
 # **Both tests on one pair of samples.** Before you move: which of the two verdicts reacts to one outlier?
 
 # %% tags=["hide-input"]
@@ -1678,10 +1680,12 @@ claim("equal medians: the ranks reject in most experiments too", lopsided, above
       trivial=allowed)
 
 # %%
-rng_rich = np.random.default_rng(22)
-rich = np.where(rng_rich.random(400) < 0.1, 30.0, 0.0)
-x, y = rng_rich.normal(1, 0.5, 400), rich + rng_rich.normal(0, 0.5, 400)
+rng_u = np.random.default_rng(22)
+x, rich = rng_u.normal(1, 0.5, 400), np.where(rng_u.random(400) < 0.1, 30.0, 0.0)
+y = rich + rng_u.normal(0, 0.5, 400)
 t, u = welch_t_test(x, y), mann_whitney_u(x, y)
+
+# %%
 print(f"Welch: difference {t.estimate:.1f}, t = {t.statistic:.1f};  ranks: X wins "
       f"{u.U2 / 400**2:.0%} of the pairs, z = {u.z:.1f}")
 claim("both are significant, in opposite directions", [t.statistic < -3.5, u.z > 3.5],
@@ -2164,6 +2168,8 @@ def sign_and_size(shift, alpha=0.05):
 z_weak = np.random.default_rng(32).standard_normal(100 * EXPERIMENTS) + 0.7
 hit_weak = z_weak[np.abs(z_weak) > stats.norm.ppf(0.975)]
 power, sign, size = sign_and_size(0.7)
+
+# %%
 check("51.26", "power by simulation, within 4 standard errors",
       abs(len(hit_weak) / len(z_weak) - power), below=4 * math.sqrt(power / len(z_weak)))
 check("51.26", "type S, the same", abs((hit_weak < 0).mean() - sign),
@@ -2269,8 +2275,6 @@ def detectable_effect(n1, n2, sigma, alpha=0.05, power=0.8, alternative="two-sid
 
 # %%
 plans = [(0.3, 1.5, 0.05, 0.8, 1.0), (0.1, 1.0, 0.01, 0.9, 0.25), (2.0, 9.0, 0.1, 0.7, 3.0)]
-
-# %%
 for plan in plans:
     delta, sigma, alpha, wanted, ratio = plan
     judge_n = {side: NormalIndPower().solve_power(delta / sigma, None, alpha, wanted, ratio, name)
@@ -2491,12 +2495,14 @@ claim("active days rise by 3 %, within 4 standard errors",
 fresh = [product(400 * need["active days"], lift, seed) for lift, seed in ((0.03, 45), (0.0, 46))]
 reached = {name: host(welch_t_test(*(part[name].reshape(400, -1) for part in fresh)).p_value
                       < 0.05).mean() for name in need}
+del fresh
+
+# %%
 print(f"power with {round(need['active days'], -2):,} users in each group:",
       {name: round(float(p), 2) for name, p in reached.items()})
 claim("the planned power, within 4 standard errors of 400 experiments",
       abs(reached["active days"] - 0.8), below=4 * math.sqrt(0.8 * 0.2 / 400),
       trivial=abs(reached["clicks"] - 0.8))
-del fresh
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -2525,6 +2531,8 @@ smallest = np.array([detectable_effect(n / 2, n / 2, 1.0) for n in seen])
 weekday = np.tile([-1.0, -1, -1, -1, -1, 2, 2], 2)  # effect on Monday, Tuesday, …
 spent = np.random.default_rng(47).normal(10, 3, (2, USERS, 14))
 spent[0] += weekday
+
+# %%
 short, whole = (welch_t_test(*spent[..., part].mean(-1)) for part in (slice(3, 7), slice(14)))
 print(f"Thursday to Sunday {short.estimate:+.2f}, two whole weeks {whole.estimate:+.2f}")
 claim("four days and two weeks: both significant, with opposite signs",
@@ -2544,6 +2552,8 @@ def after(d, seed):
 weeks = [7, 14, 21, 28]
 by_metric = np.array([after(d, 48 + d) for d in weeks])
 by_metric /= by_metric[0]
+
+# %%
 claim("day 14 over day 7: clicks fall by less than the number of users alone would give",
       by_metric[1, 0], above=smallest[13] / smallest[6] + 0.03, trivial=smallest[13] / smallest[6])
 claim("and the share of active days rises", by_metric[1, 1], above=1.03, trivial=1.0)
