@@ -57,7 +57,7 @@
 # | $\lambda$ | `lam` | noncentrality |
 # | $u$ | `u` | hash of a user as a number in $[0,1)$ |
 # | $a_i,\ b_i$; $r$; $\Sigma$ | `numerator`, `denominator`; `ratio` | clicks, views of user $i$; ratio of their sums; covariance matrix |
-# | $\rho$; $\tau$ | `alike`; `total` | correlation of two views of one user; sum of the Beta parameters |
+# | $\rho$; $\tau$ | `rho`; `total` | correlation of two views of one user; sum of the Beta parameters |
 # | $R_1$; $U_1,\ U_2$ | `rank_sum`; `U1`, `U2` | sum of the ranks of $X$; counts of pairs |
 # | $c_j$ | `tied` | size of a group of tied values |
 # | $v_i$; $W_i(j,v)$ | `ranks`; `W` | ranks; probability that $j$ of the first $i$ are chosen, with sum $v$ |
@@ -108,6 +108,7 @@ from statsmodels.stats.proportion import proportions_ztest
 from helpers import measured
 
 PAGE = "51"
+plt.rcParams["figure.dpi"] = 80  # eighteen figures in one file
 
 # %% tags=["parameters", "hide-input"]
 EXPERIMENTS = 10_000      # simulated experiments for an error rate; fewer would refute too little
@@ -2124,7 +2125,8 @@ def draw_shares(nulls=0.9, power=0.8, alpha=0.05, ax=None):
     ax.add_patch(plt.Rectangle((nulls, 0), 1 - nulls, power, color="#1b4f8f"))
     ax.axvline(nulls, color="black", lw=1)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="no effect | effect", xticks=[nulls],
-           title=f"power {power:g}: {false_share(nulls, alpha, power):.0%} of the\ncolour is red")
+           title=f"power {power:g}: {false_share(nulls, alpha, power):.0%} of "
+           "the\ncoloured area is red")
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 3, figsize=(6.2, 2.1), sharey=True)
