@@ -31,7 +31,7 @@
 # **Prerequisites**: expectation, variance, the normal law. How the pages work:
 # [00 start here](00_start_here.ipynb). Continued in 52 (peeking, many tests, CUPED), which is planned.
 #
-# **Reading** 75 min + exercises 60 min · **Time** 30 s on 2 CPU cores · **Memory** 1 GB · **Data** simulated experiments; two real ones (causaldata: NSW, Thornton) · **Exam questions** 77, 78, 79, 81, 82
+# **Reading** 75 min + exercises 60 min · **Time** 60 s on 2 CPU cores · **Memory** 1 GB · **Data** simulated experiments; two real ones (causaldata: NSW, Thornton) · **Exam questions** 77, 78, 79, 81, 82
 #
 # **Exam route** question 77 → section 7 (15 min) · question 78 → section 5 (20 min) · question 79 → section 6 (15 min) · question 81 → section 8 (20 min) · question 82 → section 4 (20 min)
 #
@@ -108,7 +108,7 @@ from statsmodels.stats.proportion import proportions_ztest
 from helpers import measured
 
 PAGE = "51"
-plt.rcParams["figure.dpi"] = 80  # eighteen figures in one file
+plt.rcParams["figure.dpi"] = 75  # eighteen figures in one file
 
 # %% tags=["parameters", "hide-input"]
 EXPERIMENTS = 10_000      # simulated experiments for an error rate; fewer would refute too little
@@ -2427,7 +2427,7 @@ def expected_loss(n, effect, total, sigma=1.0):
 
 # %%
 rng_loss = np.random.default_rng(34)
-estimates = 0.1 + math.sqrt(2 / 300) * rng_loss.standard_normal(10 * EXPERIMENTS)
+estimates = 0.1 + math.sqrt(2 / 300) * rng_loss.standard_normal(100 * EXPERIMENTS)
 lost = 0.1 * np.where(estimates > 0, 300, 300 + 10_000 - 600)
 check("51.30", "n = 300 of 10,000, effect 0.1 σ: mean loss by simulation, within 4 standard errors",
       abs(lost.mean() - expected_loss(300, 0.1, 10_000)),
