@@ -115,9 +115,9 @@ EXPERIMENTS = 10_000      # simulated experiments for an error rate; fewer would
 USERS = 20_000            # users of the simulated product
 COST_USERS = 50_000       # timing of the hash
 GRID = 2_000              # experiments a cell of the last map
-GRID_SIZES = ((20, 20), (200, 20))
+GRID_SIZES = [[20, 20], [200, 20]]
 GRID_RATIOS = (0.2, 1, 5) # standard deviations, treatment over control
-GRID_SHAPES = (0, 2)      # skewness of one user
+GRID_SHAPES = [0, 2]      # skewness of one user
 
 # %% [markdown]
 # ## 1. The idea: what a log cannot tell
