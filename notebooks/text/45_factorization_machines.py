@@ -1821,8 +1821,10 @@ for ax, (title, (size, values)) in zip(axes, strips.items()):
     ax.imshow([[values.get(j, 0) for j in range(size)]], cmap="Greys", vmin=0, vmax=1.6)
     for j, x in values.items():
         ax.text(j, 0, f"{x:.2g}", ha="center", va="center", fontsize=8)
-    ax.vlines([2.5, 6.5, size - 0.5], -0.5, 0.5, color="black")
-    ax.set(xlim=(-0.5, 10.5), xticks=[], yticks=[])
+    ax.vlines([-0.5, 2.5, 6.5, size - 0.5], -0.5, 0.5, color="black")
+    ax.hlines([-0.5, 0.5], -0.5, size - 0.5, color="black")
+    ax.set(xlim=(-0.55, 10.55), ylim=(0.55, -0.55))
+    ax.axis("off")
     ax.set_title(title, fontsize=9, loc="left")
 plt.show()
 
