@@ -141,8 +141,7 @@ SPLIT_LAM_V = 1.8
 # "The notes" are the lecture notes that this course follows and corrects (their slips have E numbers: list near
 # the end). They draw seven ratings as rows of one table, their Figure 2. A row has five blocks: who rated,
 # which film, which films that user rated at all (the row's own film among them; equal shares, 1/3 printed as
-# 0.3), when (months since January 2009, over 10), and which film the user rated last. Nothing is special about
-# "user" or "film": whatever you know of a case goes into the row.
+# 0.3), when (months since January 2009, over 10), and which film the user rated last.
 
 # %%
 USERS, FILMS = ["Ann", "Bob", "Cora"], ["Titanic", "Notting Hill", "Star Wars", "Star Trek"]
@@ -402,7 +401,7 @@ check("45.2", "a diagonal of 1.9 is not enough: one eigenvalue is negative",
 # ### Exercise 45.A · All pairs of one factor · ●●○ · 8 min
 #
 # The sum over the pairs $j<k$ of $v_jx_jv_kx_k$ (one factor, one row) without a loop over pairs: find an
-# expression with two sums over $j$. This is the step that makes the model usable.
+# expression with two sums over $j$.
 
 # %%
 def pairs_of_one_factor(x, v):
@@ -1368,8 +1367,8 @@ check("45.13", "mean and standard deviation are those of the posterior density, 
 #
 # $$\begin{aligned}\alpha\mid\cdot&\sim\Gamma\Big(\tfrac{1+N}2,\ \tfrac12\big(1+\textstyle\sum_ne_n^2\big)\Big),\qquad\lambda_B\mid\cdot\sim\Gamma\Big(\tfrac{p_B+2}2,\ \tfrac12\big(1+\textstyle\sum_{\theta\in B}(\theta-\mu_B)^2+\mu_B^2\big)\Big),\\\mu_B\mid\cdot&\sim\mathcal N\Big(\frac{\sum_{\theta\in B}\theta}{p_B+1},\ \frac1{(p_B+1)\lambda_B}\Big)\end{aligned} \tag{45.14}$$
 #
-# For large $N$ the mean of $\alpha$ is about $N/\sum e_n^2$, one over the variance of the residuals. The proof:
-# prior times likelihood by `scipy.stats`, on a grid.
+# For large $N$ the mean of $\alpha$ is about $N/\sum e_n^2$, one over the variance of the residuals. Checked
+# against prior times likelihood (`scipy.stats`), on a grid:
 
 # %%
 def noise_posterior(e):
@@ -1717,7 +1716,7 @@ if DATA == "bundled":
 #
 # ### How sure is a prediction?
 #
-# A posterior gives more than a mean. A new rating of row $x$ varies for two reasons: the noise, and our
+# A new rating of row $x$ varies for two reasons: the noise, and our
 # ignorance of the parameters. By the law of total variance
 #
 # $$\operatorname{Var}(y\mid\text{data})=\mathbb E\Big[\frac1\alpha\Big]+\operatorname{Var}_s\big(a_s(x)\big),\qquad y\sim\mathcal N\big(a_s(x),1/\alpha_s\big)\ \text{for a random draw }s \tag{45.16}$$
@@ -1808,7 +1807,7 @@ claim("after a hundred ratings of the user the prediction is more certain than a
 #
 # ## 7. Choose the encoding: one model, many famous ones
 #
-# Nothing below is new code: only rows change. Four of the rows that this section builds:
+# No new code below, only new rows; four of them:
 
 # %% tags=["hide-input"]
 strips = {"user, item: matrix factorisation (45.17)": (7, {1: 1, 5: 1}),
@@ -2285,7 +2284,7 @@ plt.show()
 # ## 10. ☆ Real ratings: the owner's five splits
 #
 # MovieLens 100K comes with five splits of its own (`u1` … `u5`): consecutive fifths of `u.data`, rows 1–20,000
-# for `u1.test`, and so on. Here the same recipe runs on whatever data the page has.
+# for `u1.test`, and so on.
 
 # %%
 def fifths(r, k, n=5):
@@ -2375,8 +2374,8 @@ if DATA == "ml-100k":
 #
 # The published figures are those of myFM's documentation; its attributes also hold zip codes and its own
 # binning of years. [43](43_latent_factors.ipynb) reached 0.914 with ALS on five *random* folds, and the
-# library Surprise publishes 0.934 for its SVD and 0.92 for SVD++, also on random folds: other splits, so the
-# digits are neighbours, not rivals.
+# library Surprise publishes 0.934 (SVD) and 0.92 (SVD++), also on random folds: other splits, neighbours, not
+# rivals.
 #
 # ## Where the notes slip
 #
@@ -2390,8 +2389,6 @@ if DATA == "ml-100k":
 # | E138 | item–set sum over $f=1,\dots,k$ | over $j=1,\dots,m$; (45.19) |
 # | E139 | last sum over all $j$ and $j'$ | $j<j'$, which gives −0.3861 in section 7; as printed +0.5525 |
 # | E140 | the item's tags with $1/m$ "are SVD++" | the user's items with $\lvert N(u)\rvert^{-1/2}$ and vectors of their own; (45.20) |
-#
-# One slip is worth a run.
 #
 # ### E133 · The full penalty at every row
 #
