@@ -764,10 +764,10 @@ check("43.10", "p_u is the sum over singular directions, each shrunk",
       p_u, (kept / (kept**2 + 0.7) * (left.T @ r_u.numpy())) @ right, atol=1e-10)
 
 # %% [markdown]
-# Rounding can hide the singularity: a determinant that should be zero is not, and a solver hands back one
-# of the many answers without a word, now and then a huge one. That is why `solve_user` looks at the rank and
-# does not wait for an exception, also when $\lambda$ is so small that it drowns in the rounding of
-# $Q_u^\top Q_u$ (the batched `als` below only refuses $\lambda=0$).
+# Rounding can hide the singularity: a determinant that should be zero is not, and a solver hands back some
+# answer without a word, now and then a huge one. That is why `solve_user` looks at the rank and does not
+# wait for an exception, also when $\lambda$ is so small that it drowns in the rounding of $Q_u^\top Q_u$
+# (the batched `als` below only refuses $\lambda=0$).
 
 # %%
 try:
@@ -1044,7 +1044,7 @@ shared = (known_items.genre[busy].double() @ known_items.genre[busy].double().T)
 by_chance = float((shared.double().sum() - len(shared)) / (len(shared) * (len(shared) - 1)))
 share = float(shared[torch.arange(len(near)), near].double().mean())
 print(f"nearest neighbours share a genre in {share:.0%}, random pairs in {by_chance:.0%}")
-claim("nearest neighbours share a genre more often than random pairs, by more than a quarter", share,
+claim("nearest neighbours share a genre over 1.25 times as often as random pairs", share,
       above=1.25 * by_chance, below=0.95, trivial=by_chance)
 
 # %% [markdown]
