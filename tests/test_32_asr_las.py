@@ -44,7 +44,7 @@ def test_any_sequences_of_tokens(nb):
         assert nb["edit_ops"](ref, hyp) == (0, 1, 0, 1)
     assert nb["align"]("", "") == [] and nb["edit_ops"]([], "ab".split()) == (0, 0, 1, 0) and nb["align"]("a", "") == [("D", "a", None)]
     for ref, hyp in (("ab", ["a"]), (["a"], "ab"), (None, "a"), (3, [3])):
-        with pytest.raises(ValueError, match="string and the other|two sequences"):
+        with pytest.raises(ValueError, match="string against|two texts or sequences"):
             nb["edit_ops"](ref, hyp)
 
 
@@ -62,7 +62,7 @@ def test_rates(nb):
 
 @pytest.mark.parametrize("refs, hyps, says", [
     ([], [], "nothing to divide"), ("", "a", "nothing to divide"), (["", ""], ["a", "b"], "nothing to divide"), (["a"], ["a", "b"], "1 references, 2 hypotheses"),
-    ("a", ["a"], "string against a list"), (["a"], "a", "string against a list"), ([["a"]], [["a"]], "must be strings"), ([None], ["a"], "must be strings")])
+    ("a", ["a"], "string against a list"), (["a"], "a", "string against a list"), ([["a"]], [["a"]], "must be strings"), (["a"], None, "two texts or sequences"), (5, 5, "two texts or sequences"), ([None], ["a"], "must be strings")])
 def test_rates_refuse(nb, refs, hyps, says):
     for rate in (nb["wer"], nb["cer"]):
         with pytest.raises(ValueError, match=says):
@@ -376,7 +376,7 @@ def test_bad_tokens_are_refused(nb, bad):
     for call in (lambda: lm.fit([[0], bad]), lambda: lm.score(bad)):
         with pytest.raises(ValueError, match="token ids"):
             call()
-    for flat in ([0, 1], np.array([0, 1]), torch.tensor([0, 1]), ["ab"]):
+    for flat in ([0, 1], np.array([0, 1]), torch.tensor([0, 1]), ["ab"], None, [None], 5):
         with pytest.raises(ValueError, match="list of lists"):
             lm.fit(flat)
     if bad not in ([BOS], [EOS]):
@@ -400,6 +400,8 @@ def test_fusion_and_rescoring(nb, order):
     for lam in (0.0, 0.5):
         with pytest.raises(ValueError, match="5 tokens, the model 7"):
             nb["beam_search"](*nb["shallow_fusion"](step, state, nb["NGramLM"](2, 7, BOS, EOS), lam), 3, 3, BOS, EOS)
+    with pytest.raises(ValueError, match="4 is the model's eos|3 is the model's eos"):
+        nb["beam_search"](*nb["shallow_fusion"](step, state, nb["NGramLM"](order, V, EOS, BOS), 0.5), 3, 3, BOS, EOS)
     for lam in (-0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match="lam >= 0"):
             nb["shallow_fusion"](step, state, lm, lam)
@@ -410,7 +412,7 @@ def test_fusion_and_rescoring(nb, order):
 def test_fusion_may_be_the_one_that_errs(nb):
     """The converse in the answer to question 40: a bad first letter by the language model, and the beam drops the best text."""
     class Language:
-        order, n_tokens, bos = 2, V, BOS
+        order, n_tokens, bos, eos = 2, V, BOS, EOS
         p = {(BOS,): [0.02, 0.49, 0.49, 0, 0], (0,): [1.0, 0, 0, 0, 1], (1,): [0.001, 0, 0, 0, 1], (2,): [0.001, 0, 0, 0, 1]}
 
         def log_probs(self, context):
