@@ -1,0 +1,842 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 52 · A/B pitfalls: a correct test and a wrong decision
+#
+# A team tests a green button. Nothing about it is better or worse. They look at the p-value every hour, and
+# after 31 hours it is below .05: the button is shipped. Every number on the way was computed correctly. This
+# page simulates the ways in which that happens, repairs each, and lets you solve four cases.
+#
+# **You will be able to**
+#
+# - compute exactly what looking early does to the false-alarm rate, and plan a test that may be looked at;
+# - derive a p-value that is valid at every moment, and say what it costs;
+# - correct for many metrics, and say which error each correction controls;
+# - get more power without more users (CUPED, strata, proxies), and know when that breaks;
+# - tell habituation, season, new users and a broken logger apart;
+# - choose the kind of experiment, and defend the decision.
+#
+# **Prerequisites**: z and t tests, type I error, power, sample size (notebook 51, or any course of statistics).
+# How the pages work: [00 start here](00_start_here.ipynb).
+#
+# **Reading** 75 min + exercises 60 min · **Time** 45 s on 2 CPU cores · **Memory** 0.7 GB · **Data** simulated experiments; NSW (a real one, ships with causaldata) · **Exam questions** 80
+#
+# **Exam route** question 80 → sections 1–5 (35 min) · case interview → sections 8, 11 (30 min)
+#
+# <details><summary>Notation</summary>
+#
+# | symbol | in code | shape, unit or range |
+# |---|---|---|
+# | $k$; $K$ | `look`; `n_looks` | number of a look, $1\le k\le K$; how many looks are planned |
+# | $d_k$; $s_k$ | `difference`; `standard_error` | mean of B minus mean of A after look $k$; its standard error |
+# | $Z_k$ | `z` | $d_k/s_k$; standard normal under $H_0$ |
+# | $S_k$; $\mu$ | `nodes`; `drift` | the walk $\sqrt k\,Z_k$; expectation of $Z_K$ |
+# | $b_k$; $c$ | `bounds`; `c` | stop if $\lvert Z_k\rvert>b_k$; constant of Pocock or O'Brien–Fleming |
+# | $g_k$ | `density` | density of $S_k$ on the paths that have not stopped |
+# | $H_0$; $\alpha$; $\beta$ | `alpha` | no effect; type I error rate; type II, power is $1-\beta$ |
+# | $\delta$; $\sigma$; $n$ | `effect`; `sigma`; `n` | true effect; standard deviation of one user; users of a group |
+# | $\Lambda_k$; $\tau$ | `likelihood_ratio`; `tau` | mixture likelihood ratio; standard deviation of the mixed effects |
+# | $\varphi,\ \Phi$; $z_\alpha$ | `stats.norm` | normal density, distribution function; its upper $\alpha$ quantile |
+# | $m$; $m_0$ | `m` | tests made at once; those whose $H_0$ is true |
+# | $p_i$; $p_{(i)}$; $\tilde p_i$ | `p` | p-value; $i$-th smallest; adjusted p-value |
+# | $V$; $R$ | `false`; `found` | false rejections; all rejections |
+# | $y$; $x$; $w$ | `y`; `x`; `w` | metric of a user; the same before the experiment; 1 in B, 0 in A |
+# | $\theta$; $\rho$ | `theta`; `rho` | CUPED coefficient; correlation of $y$ and $x$ |
+# | $a$; $u(a)$; $h$ | `tenure` | days since a user first met B; effect at that tenure; days of habit |
+# | $t$; $e_t$; $A$ | `day`; `curve`; `ARRIVAL` | day from 0; effect measured on it; day-one cohort over daily arrivals |
+# | $q$; $n_q$ | `stratum` | stratum of users; users in it |
+# | $M$; $\kappa$ | `size`; `icc` | users of a cluster; correlation of two users of one cluster |
+#
+# </details>
+#
+# <!-- navigation -->
+# previous: [47 Two-tower](47_two_tower.ipynb) · map: [00 Start here](00_start_here.ipynb)
+# <!-- /navigation -->
+
+# %% tags=["hide-input"]
+import os, pathlib, subprocess, sys
+REPO = os.environ.get("COURSE_REPO") or ""  # the course's address; COURSE_REPO overrides it
+here = pathlib.Path.cwd()
+homes = [p for p in (here, *here.parents, here / "course") if (p / "helpers/checks.py").exists()]
+if not homes:  # a lone notebook: fetch the course beside it and install what it imports
+    if not REPO: raise RuntimeError("Where is the course? %env COURSE_REPO=<address>, then again")
+    subprocess.run(["git", "clone", "-q", "--depth", "1", REPO, "course"], check=True)
+    subprocess.run([sys.executable, "course/helpers/install.py"], check=True)
+sys.path.insert(0, str([*homes, here / "course"][0]))
+from helpers import (break_it, check, claim, compare_speed, data, exercise, get_device, progress,
+                     scheme, seed, timed, use_style)
+seed(0); device = get_device(); use_style()
+
+
+# %% tags=["hide-input"]
+import hashlib
+import math
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import causaldata
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+import torch
+from ipywidgets import Dropdown, FloatSlider, IntSlider, SelectionSlider, fixed, interact
+from scipy import integrate, optimize, stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import NormalIndPower
+
+from helpers import measured
+
+PAGE = "52"
+
+# %% tags=["parameters", "hide-input"]
+PATHS = 20_000            # simulated experiments behind a rate
+HUNDRED = 100             # experiments drawn as paths
+DASHBOARDS = 4_000        # simulated dashboards of 40 metrics
+WORLDS = 400              # replications of each world of case 1
+GRID_LOOKS = [14]         # planned looks in the table of designs
+GRID_EFFECTS = [0.0, 1.0] # effects in that table; 1 is what a fixed horizon finds with power .80
+GRID_PATHS = 20_000       # paths for each of its cells
+
+# %% [markdown]
+# ## 1. The idea: the test that is looked at
+#
+# An experiment runs for four days. Every hour 500 users fall into A and 500 into B; each buys with
+# probability 0.1, in **both** groups. This is an A/A experiment: whatever it finds is false. After every hour
+# somebody computes the p-value of all users so far.
+
+# %%
+def normal(*shape, seed):
+    """Standard normal float64 numbers of a shape, drawn on the CPU with a seed of their own."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def shop_looks(n, n_looks=96, users=500, rate=0.1, lift=0.0, seed=0):
+    """(difference, standard error), each (n, n_looks): n experiments on purchases, hourly looks."""
+    draw = np.random.default_rng(seed)
+    bought = [draw.binomial(users, p, (n, n_looks)).cumsum(1) for p in (rate, rate + lift)]
+    size = users * np.arange(1, n_looks + 1)
+    share_a, share_b = (torch.from_numpy(b / size) for b in bought)
+    pooled = (share_a + share_b) / 2
+    return share_b - share_a, (2 * pooled * (1 - pooled) / torch.from_numpy(size)).sqrt()
+
+
+def two_sided(z):
+    """p-value of a standard normal statistic, both tails."""
+    return torch.erfc(torch.as_tensor(z).abs() / math.sqrt(2))
+
+# %% tags=["hide-input"]
+WIDE = {"style": {"description_width": "initial"}, "layout": {"width": "32em"}}
+live_d, live_s = shop_looks(HUNDRED, seed=4)
+live_p = two_sided(live_d / live_s)
+alarm = (live_p < 0.05).int()
+wanderer = int((alarm.any(1) & (live_p[:, -1] > 0.3)).nonzero()[0])   # alarmed once, then calm
+
+
+def draw_looks(hour, number=wanderer, valid=None, ax=None):
+    """The p-value of one experiment up to an hour; `valid`: a second row of p-values."""
+    show, ax = ax is None, ax or plt.subplots(figsize=(6.4, 2.9))[1]
+    p = live_p[number, :hour]
+    ax.semilogy(range(1, hour + 1), p, label="p-value of this hour")
+    if valid is not None:
+        ax.semilogy(range(1, hour + 1), valid[number, :hour], label="always-valid p-value")
+    ax.axhline(0.05, ls=":", color="black")
+    below = int((p < 0.05).sum())
+    ax.set(xlim=(0, 97), ylim=(3e-3, 1.4), xlabel="hour", ylabel="p-value",
+           title=f"hour {hour}: p = {p[-1]:.2f}; below .05 at {below} of {hour} looks")
+    if show:
+        ax.legend(loc="lower right")
+        plt.show()
+
+
+fig, axes = plt.subplots(1, 4, figsize=(11, 2.5), sharey=True)
+for ax, hour in zip(axes, (6, 24, 48, 96)):
+    draw_looks(hour, ax=ax)
+    ax.set_title(f"after {hour} hours")
+    ax.set_ylabel("p-value" if hour == 6 else "")
+plt.show()
+
+# %% [markdown]
+# **Predict.** Press *look* as often as you like (the slider is the time). Of a hundred such experiments
+# without any effect, how many are below .05 (dotted) at hour 96? How many are below it at *some* hour?
+
+# %% tags=["nbval-ignore-output"]
+interact(draw_looks, hour=IntSlider(6, 1, 96, description="look at hour", **WIDE),
+         number=IntSlider(wanderer, 0, HUNDRED - 1, description="experiment", **WIDE),
+         valid=fixed(None), ax=fixed(None));
+
+# %% [markdown]
+# <details><summary>What you should have seen</summary>
+#
+# About 5 end below the line: that is what α = .05 means. More than 30 were below it at some hour. The p-value
+# does not settle: it wanders for ever, and who may stop when it pleases needs only one visit below the line.
+#
+# </details>
+#
+# What can go wrong between a correct test and the decision is the plan of this page:
+
+# %% tags=["hide-input"]
+scheme({"who": (0, 1, "who is\nassigned?", "round"), "what": (1.25, 1, "what is\nmeasured?", "round"),
+        "when": (2.5, 1, "when is it\nlooked at?", "round"), "many": (3.75, 1, "how many\ntests?", "round"),
+        "test": (4.9, 1, "a correct\ntest", "bold"), "decide": (6, 1, "decision", "round"),
+        "w1": (0, 0, "interference,\ncarry-over (10, 11)", "hidden"),
+        "w2": (1.25, 0, "noise, habits,\nseason (7, 8)", "hidden"),
+        "w3": (2.5, 0, "peeking\n(2–5)", "hidden"), "w4": (3.75, 0, "40 metrics\n(6)", "hidden"),
+        "w6": (6, 0, "wrong kind of\nexperiment (9)", "hidden")},
+       [("who", "what"), ("what", "when"), ("when", "many"), ("many", "test"), ("test", "decide"),
+        ("w1", "who"), ("w2", "what"), ("w3", "when"), ("w4", "many"), ("w6", "decide")],
+       size=(11, 2.6))
+plt.show()
+
+# %% [markdown]
+# ### Exercise 52.A · The impatient analyst · ●○○ · 5 min
+#
+# The z statistics of all looks are given, and a bound $b$. The analyst stops at the **first** look with
+# $\lvert z\rvert>b$ and reports that $z$; if there is none, the last one. Return the number of the look (from
+# 1) and the $z$ reported.
+
+# %%
+def impatient(z, b):
+    """z: list of K statistics. Returns (look, z at that look): an int and a float."""
+    raise NotImplementedError
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+def _by_numpy(z, b):
+    """The same by a search in an array."""
+    k = int(np.argmax(np.append(np.abs(z[:-1]) > b, True)))
+    return k + 1, z[k]
+
+
+def _best(z, b):
+    """The largest |z| instead of the first over the bound."""
+    k = int(np.argmax(np.abs(z)))
+    return (k + 1, z[k]) if abs(z[k]) > b else (len(z), z[-1])
+
+
+exercise("52.A", impatient, [((z, b), _by_numpy(z, b)) for z, b in (
+    ([0.3, -2.1, 1.0, 2.5], 1.96), ([0.1, 0.2, 1.9], 1.96), ([2.0, 3.0], 1.96), ([-1, -2, -3, 0.5], 2.5),
+    ([1.0, 2.0, 2.2], 2.1), ([0.5, 1.96, 1.0], 1.96))], mistakes={
+    "you looked at the end only": lambda z, b: (len(z), z[-1]),
+    "you took the largest |z|, not the first beyond the bound": _best,
+    "you forgot that a z below -b stops, too": lambda z, b: next(
+        ((k, v) for k, v in enumerate(z, 1) if v > b), (len(z), z[-1])),
+    "you counted the looks from 0": lambda z, b: (_by_numpy(z, b)[0] - 1, _by_numpy(z, b)[1]),
+    "you stopped at |z| = b as well": lambda z, b: next(
+        ((k, v) for k, v in enumerate(z, 1) if abs(v) >= b), (len(z), z[-1]))})
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# One loop over the looks, in order; leave it with `return` at the first that is beyond the bound.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `for k, value in enumerate(z, 1):` counts from 1. What is returned when the loop ends without a stop?
+#
+# </details>
+# <details><summary>Solution 52.A</summary>
+#
+# ```python
+# def impatient(z, b):
+#     for k, value in enumerate(z, 1):
+#         if abs(value) > b:
+#             return k, value
+#     return len(z), z[-1]
+# ```
+#
+# The maximum would be an even more dishonest report: it can be known only at the end.
+#
+# </details>
+
+# %% [markdown]
+# ## 2. Peeking: the false-alarm rate, exactly
+#
+# **The joint law of all looks.** Between two looks equally many users arrive. Let $\xi_1,\xi_2,\dots$ be what
+# each batch alone says about the difference, each divided by its standard error: independent, variance 1. The
+# mean of all users after look $k$ is the mean of $k$ batches, hence
+#
+# $$Z_k=\frac{S_k}{\sqrt k},\quad S_k=\sum_{j\le k}\xi_j,\qquad \operatorname{Cov}(Z_j,Z_k)=\sqrt{j/k}\ (j\le k),\qquad \mathbb EZ_k=\mu\sqrt{k/K}. \tag{52.1}$$
+#
+# The covariance is $\mathbb E S_jS_k/\sqrt{jk}=j/\sqrt{jk}$, as later batches are independent of $S_j$. If B has
+# an effect, each $\xi_j$ has expectation $\mu/\sqrt K$; then $\mathbb EZ_K=\mu$, the **drift**. By the central limit
+# theorem $S_k$ is a random walk with normal steps: nothing else about the metric matters.
+
+# %%
+def walks(n, n_looks, drift=0.0, seed=0):
+    """z statistics (n, n_looks) of n experiments with equally spaced looks, eq. (52.1)."""
+    steps = normal(n, n_looks, seed=seed) + drift / math.sqrt(n_looks)
+    return steps.cumsum(-1) / torch.arange(1, n_looks + 1, dtype=torch.float64).sqrt()
+
+
+shop_d, shop_s = shop_looks(PATHS, 12, lift=0.006, seed=1)
+shop_z = (shop_d / shop_s).numpy()
+j, k = np.meshgrid(range(1, 13), range(1, 13))
+claim("covariances of the z statistics of 20,000 shops: the root of j/k, within 6 standard errors",
+      np.cov(shop_z.T), np.sqrt(np.minimum(j, k) / np.maximum(j, k)), atol=6 * math.sqrt(2 / PATHS))
+mu = 0.006 / math.sqrt(2 * 0.103 * 0.897 / (12 * 500))
+check("52.1", "purchases, twelve looks: expectations grow with the root of k, and so do the walk's",
+      [shop_z.mean(0), walks(PATHS, 12, mu, seed=2).mean(0)], [mu * np.sqrt(np.arange(1, 13) / 12)] * 2,
+      atol=5 / math.sqrt(PATHS))
+check("52.1", "covariances of the walk", np.cov(walks(PATHS, 12, mu, seed=3).T.numpy()),
+      np.sqrt(np.minimum(j, k) / np.maximum(j, k)), atol=6 * math.sqrt(2 / PATHS))
+
+# %% [markdown]
+# **The recursion** (Armitage, McPherson and Rowe, 1969). The experiment stops when $\lvert Z_k\rvert>b_k$. Let
+# $g_k(s)$ be the density of $S_k$ on the paths that have not stopped *before* look $k$. A path is still running
+# after look $k$ if $\lvert s\rvert\le b_k\sqrt k$; then it makes one more normal step:
+#
+# $$g_{k+1}(s)=\int_{-b_k\sqrt k}^{b_k\sqrt k}g_k(v)\,\varphi\Big(s-v-\frac{\mu}{\sqrt K}\Big)dv,\qquad \Pr(\text{stopped by look }k)=1-\int_{-b_k\sqrt k}^{b_k\sqrt k}g_k(s)\,ds. \tag{52.2}$$
+#
+# $K$ one-dimensional integrals instead of one of $K$ dimensions. The nodes of a Gauss–Legendre rule hold
+# $g_k$.
+
+# %% tags=["hide-input"]
+def finite(x, name):
+    """x in float64; ValueError for NaN, infinity, nothing at all."""
+    x = torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x).double()
+    if x.numel() == 0 or not x.isfinite().all():
+        raise ValueError(f"{name} must be finite and not empty: drop users with NaN or infinity")
+    return x
+
+
+def probability(alpha):
+    """alpha as a float strictly between 0 and 1, else ValueError."""
+    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0 < alpha < 1:
+        raise ValueError(f"alpha is a probability strictly between 0 and 1, got {alpha!r}")
+    return float(alpha)
+
+# %%
+def crossing_probability(bounds, drift=0.0):
+    """Pr(|Z_j| > bounds_j for some j <= k), k = 1 … K, eq. (52.2). bounds: (K,) -> (K,).
+
+    K equally spaced looks, drift = E Z_K. A bound may be infinite: no look. Error below 1e-4.
+    ValueError for bounds that are not positive, and for a drift that is not finite.
+    """
+    bounds = torch.as_tensor(np.array(bounds)).double()
+    if bounds.ndim != 1 or len(bounds) == 0 or not (bounds > 0).all():
+        raise ValueError("bounds must be one positive number for each look (inf: no look)")
+    step = float(finite(drift, "drift")) / math.sqrt(len(bounds))
+    k = torch.arange(1, len(bounds) + 1, dtype=torch.float64)
+    reach = 9 * k.sqrt() + abs(step) * k                # nobody walks farther
+    half = torch.minimum(bounds.cpu() * k.sqrt(), reach)
+    unit, weight = map(torch.from_numpy, np.polynomial.legendre.leggauss(64 + int(8 * half.max())))
+    nodes, still = half[0] * unit, []
+    density = normal_density(nodes - step)
+    for now, after in zip(half, [*half[1:], half[-1]]):
+        mass = density * weight * now
+        still.append(mass.sum())
+        onward = after * unit
+        density = normal_density(onward[:, None] - nodes - step) @ mass
+        nodes = onward
+    return 1 - torch.stack(still).clamp(0, 1).to(bounds.device)
+
+
+def normal_density(x):
+    """Standard normal density of a tensor."""
+    return (-x**2 / 2).exp() / math.sqrt(2 * math.pi)
+
+# %% [markdown]
+# Published values for the naive bound 1.96 (Armitage et al., table 2), a crude integration by 801 Simpson
+# nodes, and simulated walks judge it:
+
+# %% tags=["hide-input"]
+def simpson_recursion(bounds, drift=0.0, n=801):
+    """The same probability with Simpson's rule, node by node in numpy."""
+    step, k, running = drift / math.sqrt(len(bounds)), 1, []
+    v = np.linspace(-bounds[0], bounds[0], n)
+    g = stats.norm.pdf(v, step)
+    for k, b in enumerate(bounds, 1):
+        running.append(integrate.simpson(g, x=v))
+        if k < len(bounds):
+            w = np.linspace(-1, 1, n) * bounds[k] * math.sqrt(k + 1)
+            g = integrate.simpson(g * stats.norm.pdf(w[:, None] - v, step), x=v)
+            v = w
+    return 1 - np.array(running)
+
+# %%
+naive = stats.norm.isf(0.025)
+published = {1: 0.05, 2: 0.083, 3: 0.107, 5: 0.142, 10: 0.193, 20: 0.248}
+by_looks = crossing_probability([naive] * 96)
+check("52.2", "1, 2, 3, 5, 10, 20 looks: the published table", [by_looks[k - 1] for k in published],
+      list(published.values()), atol=6e-4)
+falling = [3.0, 2.5, 2.2, 2.0, 1.8]
+check("52.2", "other bounds, with an effect: Simpson's rule on 801 nodes",
+      crossing_probability(falling, 2.5), simpson_recursion(falling, 2.5), atol=1e-6)
+
+# %%
+false_walks = (walks(PATHS, 96, seed=4).abs() > naive).any(1).double().mean()
+shop_alarms = (live_p < 0.05).any(1).double().mean()
+check("52.2", "96 looks: simulated walks, within 4 standard errors", false_walks, by_looks[-1],
+      atol=4 * math.sqrt(0.37 * 0.63 / PATHS))
+print(f"96 hourly looks: exactly {by_looks[-1]:.4f}; the notes' .37 (E81)")
+
+# %% [markdown]
+# And with more looks? By the law of the iterated logarithm $\lvert S_k\rvert$ exceeds
+# $0.99\sqrt{2k\ln\ln k}$ infinitely often, and $\sqrt{2\ln\ln k}$ exceeds every bound: **the false-alarm rate
+# goes to 1**, though slowly. Who peeks long enough ships everything.
+
+# %%
+long_walk = torch.zeros(2_000, dtype=torch.float64)
+crossed, many = torch.zeros(2_000, dtype=torch.bool), {}
+for block in range(40):                      # 20,000 looks, 500 at a time
+    path = long_walk[:, None] + normal(2_000, 500, seed=100 + block).cumsum(1)
+    k = 500 * block + torch.arange(1, 501, dtype=torch.float64)
+    crossed |= (path.abs() > naive * k.sqrt()).any(1)
+    long_walk = path[:, -1]
+    many[500 * (block + 1)] = float(crossed.double().mean())
+claim("20,000 looks: more than half of the A/A experiments have found something; at 96 looks not",
+      many[20_000], above=0.5, trivial=float(by_looks[-1]))
+
+# %% tags=["hide-input"]
+def draw_alarms(looks=14, bound=1.96):
+    """False alarms against the number of looks, and where one choice lies."""
+    rate = crossing_probability([bound] * looks)
+    fig, ax = plt.subplots(figsize=(6.4, 3))
+    ax.semilogx(range(1, 97), by_looks, color="grey", label="bound 1.96, exact")
+    ax.semilogx(list(many), list(many.values()), ":", color="grey", label="bound 1.96, simulated")
+    ax.semilogx(range(1, looks + 1), rate, "-", label=f"bound {bound:.2f}")
+    ax.axhline(0.05, ls="--", color="black", lw=1)
+    ax.set(xlabel="looks", ylabel="false-alarm rate", ylim=(0, 0.75),
+           title=f"{looks} looks at bound {bound:.2f}: {rate[-1]:.3f}")
+    ax.legend(loc="upper left")
+    plt.show()
+
+
+draw_alarms()
+
+# %% [markdown]
+# **Predict.** To which bound must the line of 14 looks be raised so that it ends at .05? Is Bonferroni's
+# $z_{.025/14}=2.91$ too high, too low?
+
+# %% tags=["nbval-ignore-output"]
+interact(draw_alarms, looks=IntSlider(14, 1, 96, description="looks", **WIDE),
+         bound=FloatSlider(1.96, min=1.6, max=3.4, step=0.02, description="bound", **WIDE));
+
+# %% [markdown]
+# <details><summary>What you should have seen</summary>
+#
+# About 2.61: lower than Bonferroni's bound, since neighbouring looks are strongly correlated, and much higher
+# than 1.96. Section 3 computes it.
+#
+# </details>
+#
+# ### What a stop does to the estimate: the winner's curse
+#
+# Even one honest look exaggerates, if only significant results are reported. For $Z\sim N(\mu,1)$ and the bound
+# $b$, integrate $z\,\varphi(z-\mu)=\mu\varphi(z-\mu)-\frac{d}{dz}\varphi(z-\mu)$ over both tails:
+#
+# $$\frac{\mathbb E\big[Z\mid\lvert Z\rvert>b\big]}{\mu}=1+\frac{\varphi(b-\mu)-\varphi(b+\mu)}{\mu\,\Pr(\lvert Z\rvert>b)}. \tag{52.3}$$
+
+# %%
+def exaggeration(mu, b=1.96):
+    """Reported over true effect when only |Z| > b is reported, eq. (52.3)."""
+    found = stats.norm.sf(b - mu) + stats.norm.cdf(-b - mu)
+    return 1 + (stats.norm.pdf(b - mu) - stats.norm.pdf(b + mu)) / (mu * found)
+
+
+def by_quadrature(mu, b=1.96):
+    """The same from two integrals over both tails."""
+    tails = ((-12 + mu, -b), (b, 12 + mu))
+    top, bottom = (sum(integrate.quad(lambda z, q=q: z**q * stats.norm.pdf(z - mu), *tail)[0]
+                       for tail in tails) for q in (1, 0))
+    return top / bottom / mu
+
+
+check("52.3", "quadrature over both tails, three drifts", [exaggeration(m) for m in (0.5, 1.5, 2.8)],
+      [by_quadrature(m) for m in (0.5, 1.5, 2.8)], rtol=1e-7)
+
+# %%
+mde = naive + stats.norm.isf(0.2)               # the drift that a fixed horizon finds with power .80
+peeked = walks(PATHS, 96, mde, seed=5)
+stopped = peeked.abs() > naive
+first = torch.where(stopped.any(1), stopped.int().argmax(1), 95)
+at_stop = peeked.gather(1, first[:, None])[:, 0] * (96 / (first + 1)).sqrt() / mde  # d / delta
+shipped = at_stop[stopped.any(1)]
+blown_up = float(shipped.mean())
+print(f"drift {mde:.2f}: a fixed horizon reports {exaggeration(mde):.2f} times the effect")
+claim("stopped at the first significant hour, an effect is reported at least 1.5 times too large",
+      blown_up, above=1.5, trivial=float(exaggeration(mde)))
+
+# %% [markdown]
+# Selecting significant results is enough for a curse: the fixed horizon has it, too, and a peeker's is much
+# worse. At hour 5 only a huge difference can be significant, so that is what is reported. Repeat an experiment
+# before you promise its effect.
+
+# %% [markdown]
+# ## 3. Repair one: looks that are planned
+#
+# If the looks are planned, the bounds can be chosen so that all of them together spend exactly $\alpha$:
+#
+# $$\Pr\nolimits_{H_0}\big(\exists k\le K:\lvert Z_k\rvert>b_k\big)=\alpha,\qquad b_k=c\ \text{(Pocock)},\qquad b_k=c\sqrt{K/k}\ \text{(O'Brien–Fleming)}. \tag{52.4}$$
+#
+# One unknown $c$, and the left side falls in $c$: a root search over the recursion. Pocock asks the same of all
+# looks. O'Brien–Fleming is nearly deaf at the start ($\lvert S_k\rvert>c\sqrt K$, one straight line for the walk)
+# and keeps almost all of $\alpha$ for the last look.
+
+# %%
+def group_sequential_bounds(n_looks, alpha=0.05, kind="pocock"):
+    """Bounds (K,) of eq. (52.4) for K equally spaced two-sided looks: "pocock" or "obrien-fleming".
+
+    ValueError for fewer than one look, alpha outside (0, 1), an unknown kind.
+    """
+    if isinstance(n_looks, bool) or not isinstance(n_looks, Integral) or n_looks < 1:
+        raise ValueError(f"n_looks is the number of planned looks, at least 1, got {n_looks!r}")
+    if kind not in ("pocock", "obrien-fleming"):
+        raise ValueError(f'kind is "pocock" or "obrien-fleming", got {kind!r}')
+    alpha, k = probability(alpha), torch.arange(1, n_looks + 1, dtype=torch.float64)
+    shape = torch.ones_like(k) if kind == "pocock" else (n_looks / k).sqrt()
+    low, high = stats.norm.isf(alpha / 2), stats.norm.isf(alpha / 2 / n_looks)  # one look; Bonferroni
+    if n_looks == 1:
+        return low * shape
+    c = optimize.brentq(lambda c: float(crossing_probability(c * shape)[-1]) - alpha, low, high,
+                        xtol=1e-7)
+    return c * shape
+
+# %%
+table = {2: (2.178, 1.977), 3: (2.289, 2.004), 4: (2.361, 2.024), 5: (2.413, 2.040),
+         10: (2.555, 2.087)}                        # Jennison and Turnbull (2000)
+for column, kind in enumerate(("pocock", "obrien-fleming")):
+    check("52.4", f"{kind}: the published constants", [group_sequential_bounds(K, kind=kind)[-1]
+          for K in table], [row[column] for row in table.values()], atol=6e-4)
+pocock, obf = (group_sequential_bounds(14, kind=kind) for kind in ("pocock", "obrien-fleming"))
+null = walks(PATHS, 14, seed=6)
+alarms = [(null.abs() > b).any(1).double().mean() for b in (pocock, obf)]
+check("52.4", "14 looks: simulated alarms are alpha, within 4 standard errors", alarms, [0.05, 0.05],
+      atol=4 * math.sqrt(0.05 * 0.95 / PATHS))
+
+# %% [markdown]
+# **α-spending** (Lan and DeMets, 1983) frees us from the number and times of the looks. Fix in advance how much
+# $\alpha^*(f)$ of the error may be spent when the fraction $f$ of the users has come, with $\alpha^*(1)=\alpha$.
+# Every look gets what has become free since the last:
+#
+# $$\Pr\big(\text{first stop at look }k\big)=\alpha^*\big(\tfrac kK\big)-\alpha^*\big(\tfrac{k-1}K\big),\qquad \text{for example}\quad\alpha^*(f)=2-2\,\Phi\big(z_{\alpha/2}/\sqrt f\big). \tag{52.5}$$
+#
+# Only past looks enter, so the next one may be added or dropped, as long as nobody decides that because of
+# the data. (Here the looks are equally spaced; the recursion takes any steps.)
+
+# %%
+def spending_bounds(n_looks, alpha=0.05):
+    """Bounds (K,) that spend alpha as in eq. (52.5), one root search after the other."""
+    fraction = torch.arange(1, n_looks + 1, dtype=torch.float64) / n_looks
+    spent = two_sided(stats.norm.isf(probability(alpha) / 2) / fraction.sqrt())
+    bounds = torch.full_like(fraction, math.inf)
+    for k in range(n_looks):
+        def excess(b, k=k):
+            trial = torch.cat([bounds[:k], torch.tensor([b], dtype=torch.float64)])
+            return float(crossing_probability(trial)[-1] - spent[k])
+        bounds[k] = optimize.brentq(excess, 0.5, 9, xtol=1e-6)
+    return bounds
+
+
+spending = spending_bounds(5)
+check("52.5", "five looks: the published bounds", spending, [4.877, 3.357, 2.680, 2.290, 2.031],
+      atol=2e-3)
+
+# %% tags=["hide-input"]
+fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.9))
+days = np.arange(1, 15)
+for name, b, mark in (("naive", torch.full((14,), naive), ""), ("Pocock", pocock, "o"),
+                      ("O'Brien–Fleming", obf, "s")):
+    left.plot(days, b, marker=mark, ms=3, label=name)
+    right.plot(days, crossing_probability(b), marker=mark, ms=3, label=name)
+left.set(xlabel="look (day)", ylabel="bound for $|Z_k|$", ylim=(1.5, 6))
+right.axhline(0.05, color="black", lw=0.8)
+right.set(xlabel="look (day)", ylabel="false alarms so far", ylim=(0, 0.24))
+left.legend()
+plt.show()
+
+# %% [markdown]
+# The naive line spends .05 at the first look and goes on spending. The other two end at .05; what differs is
+# when they spend it, so at which look they can be expected to find something.
+#
+# ### Exercise 52.B · "Only one more week" · ●●○ · 8 min
+#
+# A common rule: test at half time; if $\lvert Z_1\rvert>b$ stop and ship; if $c<\lvert Z_1\rvert\le b$ ("almost!"),
+# let the second half run and test all users, $\lvert Z_2\rvert>b$; if $\lvert Z_1\rvert\le c$, give up.
+# Estimate its type I error from the given walks: `steps` are pairs $(\xi_1,\xi_2)$, so $Z_1=\xi_1$ and
+# $Z_2=(\xi_1+\xi_2)/\sqrt2$.
+
+# %%
+def extended(steps, b, c):
+    """steps: list of pairs of N(0, 1) numbers. Returns the share of pairs that end in "significant"."""
+    raise NotImplementedError
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+def _extended(steps, b, c, scale=math.sqrt(2), low=None, second=True, alone=False):
+    """The rule in numpy, with room for slips."""
+    first, then = np.array(steps).T
+    z1, z2 = np.abs(first), np.abs(then if alone else (first + then) / scale)
+    almost = (z1 > (c if low is None else low)) & (z1 <= b) & second
+    return float(((z1 > b) | (almost & (z2 > b))).mean())
+
+
+pairs = normal(400, 2, seed=7).tolist()
+exercise("52.B", extended, [((pairs, b, c), _extended(pairs, b, c)) for b, c in (
+    (1.96, 1.645), (1.3, 0.4), (1.0, 0.1), (2.2, 2.2))], mistakes={
+    "you looked at half time only": lambda s, b, c: _extended(s, b, c, second=False),
+    "you let everybody run on, also after |Z1| <= c": lambda s, b, c: _extended(s, b, c, low=-1),
+    "you divided the sum of the two halves by 2, not by the root of 2":
+        lambda s, b, c: _extended(s, b, c, scale=2),
+    "you tested the second half alone": lambda s, b, c: _extended(s, b, c, alone=True)})
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Three cases for $\lvert\xi_1\rvert$; only the middle one looks at the second number.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `abs(u) > b or (c < abs(u) and abs(u + v) / 2**0.5 > b)`
+#
+# </details>
+# <details><summary>Solution 52.B</summary>
+#
+# ```python
+# def extended(steps, b, c):
+#     hits = [abs(u) > b or (c < abs(u) and abs(u + v) / 2**0.5 > b) for u, v in steps]
+#     return sum(hits) / len(hits)
+# ```
+#
+# "Almost significant" samples are those whose noise already points to one side; the second chance is given to
+# them only. Case 4 computes the exact value for $b=1.96$, $c=1.645$.
+#
+# </details>
+#
+# ## 4. Repair two: a p-value for every moment
+#
+# Planned looks need a plan. Can a p-value be valid *whenever* somebody looks, for ever? Look at the
+# likelihood ratio of an effect $\delta$ against none, after look $k$ (the difference is $d_k\sim N(\delta,s_k^2)$):
+# $\exp\big((\delta d_k-\delta^2/2)/s_k^2\big)$. We do not know $\delta$, so we **mix**: average over
+# $\delta\sim N(0,\tau^2)$ (Robbins, 1970; Johari et al., 2022).
+#
+# $$\Lambda_k=\int\exp\Big(\frac{\delta d_k-\delta^2/2}{s_k^2}\Big)\,\frac1\tau\varphi\Big(\frac\delta\tau\Big)\,d\delta=\sqrt{\frac{s_k^2}{s_k^2+\tau^2}}\;\exp\bigg(\frac{\tau^2d_k^2}{2s_k^2(s_k^2+\tau^2)}\bigg). \tag{52.6}$$
+#
+# *Derivation.* The exponent is $-\frac12\delta^2\big(\frac1{s^2}+\frac1{\tau^2}\big)+\delta\frac d{s^2}$. Put
+# $\frac1{r^2}=\frac1{s^2}+\frac1{\tau^2}$, so $r^2=\frac{s^2\tau^2}{s^2+\tau^2}$, and complete the square:
+# $-\frac1{2r^2}\big(\delta-\frac{r^2d}{s^2}\big)^2+\frac{r^2d^2}{2s^4}$. The Gauss integral gives $r/\tau$, the root
+# above; the rest is the exponential.
+
+# %%
+def log_mixture(difference, standard_error, tau):
+    """log of eq. (52.6), checked input: (…, n_looks), float64."""
+    d = finite(difference, "difference")
+    s = finite(standard_error, "standard_error").to(d.device)
+    tau = float(finite(tau, "tau"))
+    if tau <= 0 or not (s > 0).all():
+        raise ValueError("tau and every standard error must be positive: tau is the size of effect "
+                         "that you expect, in the unit of the difference")
+    if d.ndim == 0 or s.shape[-1:] not in (d.shape[-1:], (1,), ()):
+        raise ValueError("difference and standard_error are (…, n_looks): one of each for every look")
+    s2 = s**2
+    return (s2 / (s2 + tau**2)).log() / 2 + tau**2 * d**2 / (2 * s2 * (s2 + tau**2))
+
+
+cases = [(0.7, 0.4, 0.5), (-1.2, 0.5, 2.0), (0.1, 0.05, 0.3)]
+by_integral = [integrate.quad(lambda e: np.exp((e * d - e**2 / 2) / s**2) * stats.norm.pdf(e, 0, t),
+                              -9 * t, 9 * t, points=[d])[0] for d, s, t in cases]
+check("52.6", "the mixture by quadrature", [log_mixture([d], s, t)[0].exp() for d, s, t in cases],
+      by_integral, rtol=1e-8)
+
+# %% [markdown]
+# **Why it may be looked at.** Without an effect, $\Lambda_k$ is a fair game: whatever has happened, its
+# expected next value is the present one. With $s_k^2=1/I_k$ (the **information** $I_k$ grows with the users),
+#
+# $$\mathbb E_{H_0}\big[\Lambda_{k+1}\mid d_1,\dots,d_k\big]=\Lambda_k,\qquad \mathbb E_{H_0}\Lambda_1=1. \tag{52.7}$$
+#
+# *Proof.* For fixed $\delta$ the ratio is $\exp(\delta W-\delta^2I_k/2)$ with $W=d_kI_k$, a walk with independent
+# $N(0,I_{k+1}-I_k)$ steps. $\mathbb E\exp(\delta\,\text{step})=\exp\big(\delta^2(I_{k+1}-I_k)/2\big)$ cancels what the
+# second term adds. The average over $\delta$ of martingales is a martingale.
+#
+# **Ville's inequality** (1939). For a non-negative martingale that starts at expectation 1,
+#
+# $$\Pr\nolimits_{H_0}\Big(\exists k:\Lambda_k\ge\tfrac1\alpha\Big)\le\alpha. \tag{52.8}$$
+#
+# *Proof.* Let $T$ be the first $k\le K$ with $\Lambda_k\ge1/\alpha$, and $T=K$ if there is none. A game that is fair
+# at every step is fair when it is stopped at $T$, so $1=\mathbb E\Lambda_T\ge\frac1\alpha\Pr(\exists k\le K:\Lambda_k\ge\frac1\alpha)$.
+# Let $K\to\infty$. ∎
+#
+# ### Exercise 52.C · The always-valid p-value · ●●○ · 8 min
+#
+# Ville says: $1/\max_{j\le k}\Lambda_j$ is a p-value at every $k$. Write it for one experiment: lists $d$ and $s$
+# (standard errors, not variances), one entry a look. A p-value is at most 1.
+
+# %%
+def my_valid_p(d, s, tau):
+    """d, s: lists of K numbers. Returns a list of K p-values."""
+    raise NotImplementedError
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+def _valid_by_quad(d, s, tau, best=np.maximum.accumulate, cap=1.0, power=2):
+    """Mixture by numerical integration on a grid, then the running maximum."""
+    effect = np.linspace(-9 * tau, 9 * tau, 4001)
+    weight = stats.norm.pdf(effect, 0, tau) * (effect[1] - effect[0])
+    ratio = [np.sum(np.exp((effect * a - effect**2 / 2) / b**power) * weight) for a, b in zip(d, s)]
+    return list(np.minimum(1 / best(ratio), cap))
+
+
+seen = [([0.5, 0.9, 0.6, 0.1], [0.4, 0.3, 0.25, 0.2], 0.5), ([-0.6, -0.9], [0.3, 0.2], 1.0),
+        ([0.1, 0.05, 0.1], [0.5, 0.4, 0.3], 0.7)]
+exercise("52.C", my_valid_p, [(x, _valid_by_quad(*x)) for x in seen], atol=1e-5, mistakes={
+    "you gave 1/Λ of each look: a p-value that may be looked at never rises":
+        lambda d, s, t: _valid_by_quad(d, s, t, best=np.array),
+    "you took the maximum over all looks, also the future ones":
+        lambda d, s, t: _valid_by_quad(d, s, t, best=lambda r: np.full(len(r), max(r))),
+    "you forgot that a p-value is at most 1": lambda d, s, t: _valid_by_quad(d, s, t, cap=math.inf),
+    "you took s for a variance": lambda d, s, t: _valid_by_quad(d, s, t, power=1)})
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Compute $\Lambda$ of each look by the right side of (52.6), keep the largest so far.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `best = max(best, ratio)` inside the loop; start with `best = 1.0` and the cap is there, too.
+#
+# </details>
+# <details><summary>Solution 52.C</summary>
+#
+# ```python
+# def my_valid_p(d, s, tau):
+#     import math
+#     best, p = 1.0, []
+#     for a, b in zip(d, s):
+#         total = b**2 + tau**2
+#         ratio = math.sqrt(b**2 / total) * math.exp(tau**2 * a**2 / (2 * b**2 * total))
+#         best = max(best, ratio)
+#         p.append(1 / best)
+#     return p
+# ```
+#
+# What was once evidence stays evidence: the p-value never rises.
+#
+# </details>
+
+# %%
+def always_valid_p(difference, standard_error, tau):
+    """p-values valid at every look, 1 / max Λ of eq. (52.6). (…, n_looks) -> (…, n_looks).
+
+    Never rising along the last dimension. tau: expected size of effect. ValueError for tau <= 0,
+    standard errors <= 0, NaN or infinity.
+    """
+    best = log_mixture(difference, standard_error, tau).cummax(-1).values
+    return (-best).exp().clamp(max=1)
+
+
+def always_valid_interval(difference, standard_error, tau, alpha=0.05):
+    """Confidence sequence (…, n_looks, 2) of eq. (52.9): excludes 0 at a look iff 1/Λ < alpha."""
+    alpha, _ = probability(alpha), log_mixture(difference, standard_error, tau)
+    d = finite(difference, "difference")
+    s2 = finite(standard_error, "standard_error").to(d.device) ** 2
+    ratio = 1 + tau**2 / s2
+    half = (s2 * ratio / (ratio - 1) * (ratio.log() - 2 * math.log(alpha))).sqrt()
+    return torch.stack([d - half, d + half], -1)
+
+# %%
+d_now, s_now, s_next, tau = 0.5, 0.3, 0.22, 0.4
+i_now, i_next = s_now**-2, s_next**-2
+def next_ratio(step):
+    """Λ after a step of the walk W, times the density of that step."""
+    d = (d_now * i_now + step) / i_next
+    return float(log_mixture([d], s_next, tau).exp()) * stats.norm.pdf(step, 0, (i_next - i_now)**0.5)
+
+
+check("52.7", "expected next value, by quadrature over the step: the present one",
+      integrate.quad(next_ratio, -30, 30, limit=200)[0], log_mixture([d_now], s_now, tau)[0].exp(),
+      rtol=1e-7)
+check("52.7", "and 1 at the start", integrate.quad(lambda d: float(log_mixture([d], 0.3, tau).exp())
+      * stats.norm.pdf(d, 0, 0.3), -6, 6)[0], 1.0, rtol=1e-7)
+
+# %%
+look = torch.arange(1, 201, dtype=torch.float64)
+s_look = look.rsqrt()                     # one batch has standard error 1
+z_null = walks(PATHS, 200, seed=8)
+valid = always_valid_p(z_null * s_look, s_look, tau=0.3)
+ever = (valid[:, -1] <= 0.05).double().mean()
+bound_of = ((1 + s_look**2 / 0.09) * (-2 * math.log(0.05) + (1 + 0.09 / s_look**2).log())).sqrt()
+exact = crossing_probability(bound_of)[-1]
+check("52.8", "200 looks: at most alpha ever cross; the naive p crosses far more often", exact,
+      below=0.05)
+check("52.8", "simulated: the same rate as the recursion, within 4 standard errors", ever, exact,
+      atol=4 * math.sqrt(0.05 * 0.95 / PATHS))
+claim("the always-valid p stays below .05 false alarms over 200 looks", ever, below=0.05,
+      trivial=float((z_null.abs() > naive).any(1).double().mean()))
+
+# %% [markdown]
+# **Its interval.** All $\delta_0$ that the same test would not reject: replace $d_k$ by $d_k-\delta_0$ in (52.6) and
+# solve $\Lambda_k<1/\alpha$. The result holds at all looks at once, a **confidence sequence**:
+#
+# $$d_k\pm s_k\sqrt{\frac{s_k^2+\tau^2}{\tau^2}\Big(2\ln\frac1\alpha+\ln\frac{s_k^2+\tau^2}{s_k^2}\Big)}. \tag{52.9}$$
+
+# %%
+def edge(d, s, tau):
+    """The largest effect that Λ does not reject at .05, by a root search."""
+    return optimize.brentq(lambda e: float(log_mixture([d - e], s, tau)) - math.log(20), d, d + 60 * s)
+
+
+check("52.9", "the upper end by a root search",
+      [always_valid_interval([d], [s], t)[0, 1] for d, s, t in cases],
+      [edge(*case) for case in cases], rtol=1e-9)
+ends = always_valid_interval(z_null[:2000] * s_look, s_look, 0.3)
+outside = (ends[..., 0] > 0) | (ends[..., 1] < 0)
+check("52.9", "it excludes 0 exactly when 1/Λ is below alpha", outside,
+      log_mixture(z_null[:2000] * s_look, s_look, 0.3) > math.log(20))
+
+# %% tags=["hide-input"]
+fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.9))
+path = walks(1, 200, seed=9)[0] * s_look
+for width, name in ((always_valid_interval(path, s_look, 0.3), "confidence sequence"),
+                    (torch.stack([path - naive * s_look, path + naive * s_look], -1), "fixed 95 %")):
+    left.plot(look, width[:, 0], look, width[:, 1], color="#1b4f8f" if name[0] == "c" else "#d1601f",
+              ls="-" if name[0] == "c" else "--")
+    left.plot([], [], color="#1b4f8f" if name[0] == "c" else "#d1601f",
+              ls="-" if name[0] == "c" else "--", label=name)
+left.axhline(0, color="black", lw=0.8)
+left.set(xlabel="look", ylabel="effect, in $s_1$", ylim=(-2.2, 2.2), title="one A/A experiment")
+left.legend()
+for t in (0.03, 0.1, 0.3, 1.0):
+    b = always_valid_interval(torch.zeros(200), s_look, t)[:, 1] / s_look / naive
+    right.semilogx(look, b, label=f"τ = {t}")
+right.set(xlabel="look", ylabel="width over that of the fixed one", ylim=(1, 4),
+          title="the price, by τ in units of $s_1$")
+right.legend()
+plt.show()
+
+# %% [markdown]
+# **The choice of τ.** The width has its minimum near the look at which $s_k$ is about a third of $\tau$; take $\tau$ of
+# the size of the effect that you hope for. A wrong $\tau$ costs width, never validity: (52.8) holds for
+# each. But it must be chosen before the data.
+#
+# **Predict.** In the experiment of section 1, will the second line ever touch .05?
+
+# %%
+live_valid = always_valid_p(live_d, live_s, tau=0.006)
+claim("of the hundred A/A experiments at most a tenth ever alarm the always-valid p",
+      float((live_valid[:, -1] < 0.05).double().mean()), below=0.10, trivial=float(shop_alarms))
+fig, axes = plt.subplots(1, 4, figsize=(11, 2.5), sharey=True)
+for ax, hour in zip(axes, (6, 24, 48, 96)):
+    draw_looks(hour, valid=live_valid, ax=ax)
+    ax.set(title=f"after {hour} hours", ylabel="p-value" if hour == 6 else "")
+plt.show()
+
+# %% tags=["nbval-ignore-output"]
+interact(draw_looks, hour=IntSlider(96, 1, 96, description="look at hour", **WIDE),
+         number=IntSlider(wanderer, 0, HUNDRED - 1, description="experiment", **WIDE),
+         valid=fixed(live_valid), ax=fixed(None));
