@@ -84,6 +84,7 @@ seed(0); device = get_device(); use_style()
 # %% tags=["hide-input"]
 import hashlib
 import math
+from functools import cache
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -306,9 +307,14 @@ check("52.1", "covariances of the walk", np.cov(walks(PATHS, 12, mu, seed=3).T.n
 # $g_k$.
 
 # %% tags=["hide-input"]
+def as_double(x):
+    """A float64 tensor of x: a number, a list, an array, a tensor (kept on its device)."""
+    return (x if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x))).double()
+
+
 def finite(x, name):
     """x in float64; ValueError for NaN, infinity, nothing at all."""
-    x = torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x).double()
+    x = as_double(x)
     if x.numel() == 0 or not x.isfinite().all():
         raise ValueError(f"{name} must be finite and not empty: drop users with NaN or infinity")
     return x
@@ -327,14 +333,14 @@ def crossing_probability(bounds, drift=0.0):
     K equally spaced looks, drift = E Z_K. A bound may be infinite: no look. Error below 1e-4.
     ValueError for bounds that are not positive, and for a drift that is not finite.
     """
-    bounds = torch.as_tensor(np.array(bounds)).double()
+    bounds = as_double(bounds)
     if bounds.ndim != 1 or len(bounds) == 0 or not (bounds > 0).all():
         raise ValueError("bounds must be one positive number for each look (inf: no look)")
     step = float(finite(drift, "drift")) / math.sqrt(len(bounds))
     k = torch.arange(1, len(bounds) + 1, dtype=torch.float64)
     reach = 9 * k.sqrt() + abs(step) * k                # nobody walks farther
     half = torch.minimum(bounds.cpu() * k.sqrt(), reach)
-    unit, weight = map(torch.from_numpy, np.polynomial.legendre.leggauss(64 + int(8 * half.max())))
+    unit, weight = gauss_legendre(32 * (2 + int(half.max() / 4)))
     nodes, still = half[0] * unit, []
     density = normal_density(nodes - step)
     for now, after in zip(half, [*half[1:], half[-1]]):
@@ -349,6 +355,12 @@ def crossing_probability(bounds, drift=0.0):
 def normal_density(x):
     """Standard normal density of a tensor."""
     return (-x**2 / 2).exp() / math.sqrt(2 * math.pi)
+
+
+@cache
+def gauss_legendre(n):
+    """Nodes and weights of the rule on [-1, 1], two tensors (n,); found once for each n."""
+    return tuple(map(torch.from_numpy, np.polynomial.legendre.leggauss(n)))
 
 # %% [markdown]
 # Published values for the naive bound 1.96 (Armitage et al., table 2), a crude integration by 801 Simpson
@@ -524,7 +536,7 @@ check("52.4", "14 looks: simulated alarms are alpha, within 4 standard errors", 
 # $\alpha^*(f)$ of the error may be spent when the fraction $f$ of the users has come, with $\alpha^*(1)=\alpha$.
 # Every look gets what has become free since the last:
 #
-# $$\Pr\big(\text{first stop at look }k\big)=\alpha^*\big(\tfrac kK\big)-\alpha^*\big(\tfrac{k-1}K\big),\qquad \text{for example}\quad\alpha^*(f)=2-2\,\Phi\big(z_{\alpha/2}/\sqrt f\big). \tag{52.5}$$
+# $$\Pr\big(\text{first stop at look }k\big)=\alpha^*\big(\tfrac kK\big)-\alpha^*\big(\tfrac{k-1}K\big),\qquad \text{for example}\quad\alpha^*(f)=4-4\,\Phi\big(z_{\alpha/4}/\sqrt f\big). \tag{52.5}$$
 #
 # Only past looks enter, so the next one may be added or dropped, as long as nobody decides that because of
 # the data. (Here the looks are equally spaced; the recursion takes any steps.)
@@ -533,7 +545,7 @@ check("52.4", "14 looks: simulated alarms are alpha, within 4 standard errors", 
 def spending_bounds(n_looks, alpha=0.05):
     """Bounds (K,) that spend alpha as in eq. (52.5), one root search after the other."""
     fraction = torch.arange(1, n_looks + 1, dtype=torch.float64) / n_looks
-    spent = two_sided(stats.norm.isf(probability(alpha) / 2) / fraction.sqrt())
+    spent = 2 * two_sided(stats.norm.isf(probability(alpha) / 4) / fraction.sqrt())
     bounds = torch.full_like(fraction, math.inf)
     for k in range(n_looks):
         def excess(b, k=k):
@@ -772,7 +784,7 @@ valid = always_valid_p(z_null * s_look, s_look, tau=0.3)
 ever = (valid[:, -1] <= 0.05).double().mean()
 bound_of = ((1 + s_look**2 / 0.09) * (-2 * math.log(0.05) + (1 + 0.09 / s_look**2).log())).sqrt()
 exact = crossing_probability(bound_of)[-1]
-check("52.8", "200 looks: at most alpha ever cross; the naive p crosses far more often", exact,
+check("52.8", "200 looks, by the recursion: at most alpha ever cross", exact,
       below=0.05)
 check("52.8", "simulated: the same rate as the recursion, within 4 standard errors", ever, exact,
       atol=4 * math.sqrt(0.05 * 0.95 / PATHS))
@@ -840,3 +852,335 @@ plt.show()
 interact(draw_looks, hour=IntSlider(96, 1, 96, description="look at hour", **WIDE),
          number=IntSlider(wanderer, 0, HUNDRED - 1, description="experiment", **WIDE),
          valid=fixed(live_valid), ax=fixed(None));
+
+# %% [markdown]
+# ## 5. Which design? The price of each
+#
+# Fourteen daily looks. The effect is the one that a single test on day 14 finds with power .80. What does each
+# way of looking make of it? No simulation is needed: the recursion gives $P_k$, the probability to have
+# stopped by look $k$; $P_K$ is the type I error at $\mu=0$ and the power at $\mu=2.80$, and the mean duration is
+# $\sum_{k=0}^{K-1}(1-P_k)$ looks.
+
+# %%
+def always_valid_bounds(n_looks, tau):
+    """Bounds for |Z_k| at which 1/Λ falls below .05; tau in units of the first standard error."""
+    s2 = 1 / torch.arange(1, n_looks + 1, dtype=torch.float64)
+    return ((1 + s2 / tau**2) * (math.log(400) + (1 + tau**2 / s2).log())).sqrt()
+
+
+def designs(n_looks):
+    """{name: bounds (K,)} of the five ways to look."""
+    return {"naive": torch.full((n_looks,), naive, dtype=torch.float64),
+            "Pocock": group_sequential_bounds(n_looks),
+            "O'Brien–Fleming": group_sequential_bounds(n_looks, kind="obrien-fleming"),
+            "always valid": always_valid_bounds(n_looks, mde / math.sqrt(n_looks)),
+            "fixed": torch.tensor([math.inf] * (n_looks - 1) + [naive], dtype=torch.float64)}
+
+
+def design_row(bounds, drift):
+    """(probability to stop significant, mean number of looks) from the recursion."""
+    stopped_by = crossing_probability(bounds, drift)
+    return float(stopped_by[-1]), float(1 + (1 - stopped_by[:-1]).sum())
+
+
+fourteen = designs(14)
+exact_rows = {name: [design_row(b, 0)[0], *design_row(b, mde)] for name, b in fourteen.items()}
+price = pd.DataFrame(exact_rows, ["type I", "power", "mean days"]).T.round(3)
+price
+
+# %%
+def simulated_row(bounds, drift, n, seed):
+    """The same two numbers from n walks."""
+    path = walks(n, len(bounds), drift, seed).abs() > bounds
+    hit = path.any(1)
+    looks = torch.where(hit, path.int().argmax(1) + 1, len(bounds)).double()
+    return float(hit.double().mean()), float(looks.mean())
+
+
+noise = [5 * 0.5 / math.sqrt(GRID_PATHS), 5 * 14 / math.sqrt(12 * GRID_PATHS)]
+for name, b in fourteen.items():
+    ours, exactly = simulated_row(b, mde, GRID_PATHS, seed=11), exact_rows[name][1:]
+    claim(f"{name}: simulated power and duration are those of the recursion (5 standard errors)",
+          np.abs(np.subtract(ours, exactly)) < noise)
+claim("every design that may stop early and keeps type I pays with power",
+      [exact_rows[name][1] for name in ("Pocock", "O'Brien–Fleming", "always valid")],
+      below=exact_rows["fixed"][1], trivial=[exact_rows["naive"][1]] * 3)
+claim("Pocock ends more than 4 of 14 days earlier on average", exact_rows["Pocock"][2], below=10,
+      trivial=exact_rows["fixed"][2])
+
+# %% tags=["hide-input"]
+grid_rows = []
+for K in GRID_LOOKS:                   # a full run: 2 to 96 looks, effects from 0 to 2
+    for name, b in (fourteen if K == 14 else designs(K)).items():
+        for effect in GRID_EFFECTS:
+            power, looks = simulated_row(b, mde * effect, GRID_PATHS, seed=1000 + K)
+            grid_rows.append((K, name, effect, power, looks / K))
+grid = pd.DataFrame(grid_rows, columns=["looks", "design", "effect", "stops", "share of time"])
+for name, key in (("naive", "naive"), ("Pocock", "pocock"), ("O'Brien–Fleming", "obf"),
+                  ("always valid", "valid")):
+    for effect, what in ((0.0, "alarm"), (1.0, "power")):
+        rate = grid.query("looks == 14 and design == @name and effect == @effect")["stops"].iloc[0]
+        measured(f"{key}_{what}", rate, math.sqrt(rate * (1 - rate) / GRID_PATHS))
+fig, axes = plt.subplots(1, 2, figsize=(9, 2.9), sharey=True)
+effects = np.linspace(0, 2, 9)
+for name, b in fourteen.items():
+    power, looks = np.array([design_row(b, mde * e) for e in effects]).T
+    axes[0].plot(effects, power, label=name)
+    axes[1].plot(effects, looks / 14)
+axes[0].set(xlabel="true effect over the planned one", ylabel="share", title="found")
+axes[1].set(xlabel="true effect over the planned one", title="mean share of the 14 days used")
+axes[0].legend()
+plt.show()
+
+# %% [markdown]
+# How to choose. *Fixed*: the strongest, if nobody needs an answer early. *O'Brien–Fleming*: costs almost no
+# power and still ends a disaster. *Pocock*: when early stops are worth more than power. *Always valid*: when
+# nobody will keep to a plan (a dashboard for a thousand teams). *Naive*: never.
+#
+# One figure for the colleague who peeks: a hundred experiments **without any effect**, four days, hourly looks.
+
+# %% tags=["hide-input"]
+hours = np.arange(1, 97)
+by_hour = {"looked at once": (torch.full((96,), naive, dtype=torch.float64), "-"),
+           "Pocock": (group_sequential_bounds(96), "--"),
+           "O'Brien–Fleming": (group_sequential_bounds(96, kind="obrien-fleming"), ":")}
+fig, ax = plt.subplots(figsize=(9.5, 4.6))
+crossers = (live_p < 0.05).any(1)
+for p, red in zip(live_p, crossers):
+    ax.plot(hours, p, color="#c0392b" if red else "#9fb0c3", ls="-", lw=0.8 if red else 0.6,
+            alpha=0.75 if red else 0.6, zorder=2 if red else 1)
+for name, (b, style) in by_hour.items():
+    ax.plot(hours, two_sided(b).clamp(min=1e-5), color="black", ls=style, lw=1.6, zorder=3, label=name)
+ax.set(yscale="log", ylim=(5e-4, 1.1), xlim=(1, 96), xlabel="hour", ylabel="p-value",
+       title=f"No effect at all: {int(crossers.sum())} of {HUNDRED} experiments were "
+             "“significant” at some hour")
+ax.legend(loc="lower right", frameon=True, framealpha=1, edgecolor="none")
+plt.show()
+
+# %%
+honest = {name: int((live_p < two_sided(b)).any(1).sum()) for name, (b, _) in by_hour.items()}
+print(honest)
+claim("planned bounds: at most 12 of the 100 alarm (5 expected); naive looks: far more",
+      [honest["Pocock"], honest["O'Brien–Fleming"]], below=12.5, trivial=[honest["looked at once"]] * 2)
+
+# %% [markdown]
+# ## 6. Many tests: forty metrics and four effects
+#
+# A dashboard shows 40 metrics (or one metric in 40 countries). With $m$ independent tests of true null
+# hypotheses, the probability of at least one false alarm is
+#
+# $$\text{FWER}=\Pr(V\ge1)=1-(1-\alpha)^m, \tag{52.10}$$
+#
+# .87 for $m=40$. $V$ counts false rejections; FWER is the **family-wise error rate**. Three repairs, each
+# written as *adjusted p-values* $\tilde p_i$, which are compared with $\alpha$ itself. With
+# $p_{(1)}\le\dots\le p_{(m)}$:
+#
+# $$\text{Bonferroni: }\tilde p_i=\min(1,m\,p_i),\qquad\text{Holm: }\tilde p_{(i)}=\max_{j\le i}\min\big(1,(m-j+1)\,p_{(j)}\big), \tag{52.11}$$
+# $$\text{Benjamini–Hochberg: }\tilde p_{(i)}=\min_{j\ge i}\min\Big(1,\frac mj\,p_{(j)}\Big). \tag{52.12}$$
+#
+# **Bonferroni** holds FWER $\le\alpha$ for *any* dependence: $\Pr(\bigcup_i\{p_i\le\alpha/m\})\le m_0\,\alpha/m$.
+#
+# **Holm** is never weaker, and needs no more. *Proof.* Let $m_0$ hypotheses be true. Suppose Holm rejects a true
+# one, and look at the first such step $j$: the $j-1$ rejected before are all false hypotheses, of which there
+# are $m-m_0$. So $j-1\le m-m_0$, that is $m-j+1\ge m_0$, and the true one rejected has
+# $p\le\alpha/(m-j+1)\le\alpha/m_0$. By Bonferroni over the $m_0$ true ones this has probability at most $\alpha$. ∎
+#
+# ### Exercise 52.D · Holm by hand · ●●○ · 8 min
+#
+# Return Holm's adjusted p-values in the order in which the p-values were given.
+
+# %%
+def my_holm(p):
+    """p: list of m p-values. Returns a list of m adjusted p-values."""
+    raise NotImplementedError
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+def _slips(p, factor=lambda m, j: m - j, monotone=True, back=True, cap=1.0):
+    """Holm's p-values with room for slips."""
+    p = np.array(p)
+    order = p.argsort()
+    step = np.array([factor(len(p), j) * p[i] for j, i in enumerate(order)])
+    step = np.minimum(np.maximum.accumulate(step) if monotone else step, cap)
+    out = np.empty(len(p))
+    out[order] = step
+    return list(out if back else step)
+
+
+rows = [[0.03, 0.01, 0.04], [0.6, 0.4, 0.7], [0.9, 0.02, 0.021, 0.5], [0.04, 0.04], [0.012, 0.3, 0.011, 0.013, 0.7]]
+exercise("52.D", my_holm, [((p,), multipletests(p, method="holm")[1]) for p in rows], mistakes={
+    "you divided by the number of tests: the adjusted p-value is m·p, it is α that is divided":
+        lambda p: _slips(p, lambda m, j: 1 / (m - j)),
+    "you multiplied all by m: that is Bonferroni": lambda p: _slips(p, lambda m, j: m),
+    "your adjusted p-values are not made monotone": lambda p: _slips(p, monotone=False),
+    "you returned them sorted, not in the order given": lambda p: _slips(p, back=False),
+    "your first factor is m + 1": lambda p: _slips(p, lambda m, j: m - j + 1),
+    "you let p-values exceed 1": lambda p: _slips(p, cap=9.0)})
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# The smallest p-value meets the factor $m$, the next $m-1$, …, the largest 1.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Once a p-value is rejected late, no larger one may be rejected earlier: keep the largest product so far.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# `order = sorted(range(m), key=lambda i: p[i])`, then write to `out[order[j]]`.
+#
+# </details>
+# <details><summary>Solution 52.D</summary>
+#
+# ```python
+# def my_holm(p):
+#     m, out, largest = len(p), [0.0] * len(p), 0.0
+#     for j, i in enumerate(sorted(range(m), key=lambda i: p[i])):
+#         largest = max(largest, min(1.0, (m - j) * p[i]))
+#         out[i] = largest
+#     return out
+# ```
+#
+# Without the running maximum, the second of two p-values could be "significant" while the first, smaller
+# one is not.
+#
+# </details>
+
+# %%
+def p_values(p):
+    """p in float64, checked: (…, m) with values in [0, 1], else ValueError."""
+    p = finite(p, "p-values")
+    if p.ndim == 0 or (p < 0).any() or (p > 1).any():
+        raise ValueError("p-values are (…, m) numbers from 0 to 1: give probabilities, not z or per cent")
+    return p
+
+
+def bonferroni(p):
+    """Adjusted p-values of eq. (52.11), (…, m) -> (…, m), in the order given."""
+    p = p_values(p)
+    return (p * p.shape[-1]).clamp(max=1)
+
+
+def holm(p):
+    """Holm's adjusted p-values, eq. (52.11), (…, m) -> (…, m), in the order given."""
+    p = p_values(p)
+    ordered, place = p.sort(-1)
+    factor = torch.arange(p.shape[-1], 0, -1, dtype=torch.float64, device=p.device)
+    stepped = (ordered * factor).cummax(-1).values.clamp(max=1)
+    return torch.empty_like(p).scatter(-1, place, stepped)
+
+
+def benjamini_hochberg(p):
+    """Adjusted p-values of eq. (52.12), (…, m) -> (…, m), in the order given."""
+    p = p_values(p)
+    m = p.shape[-1]
+    ordered, place = p.sort(-1)
+    scaled = ordered * m / torch.arange(1, m + 1, dtype=torch.float64, device=p.device)
+    stepped = scaled.flip(-1).cummin(-1).values.flip(-1).clamp(max=1)
+    return torch.empty_like(p).scatter(-1, place, stepped)
+
+# %%
+some = stats.norm.sf(normal(5, 12, seed=20).numpy())
+some[:, 3] = some[:, 7]                                   # a tie
+for eq, ours, theirs in (("52.11", bonferroni, "bonferroni"), ("52.11", holm, "holm"),
+                         ("52.12", benjamini_hochberg, "fdr_bh")):
+    check(eq, f"{theirs}: five rows of twelve, by statsmodels", ours(some),
+          [multipletests(row, method=theirs)[1] for row in some], atol=1e-12)
+p_null = torch.rand(DASHBOARDS, 40, generator=torch.Generator().manual_seed(21), dtype=torch.float64)
+error = 4 * math.sqrt(0.87 * 0.13 / DASHBOARDS)
+check("52.10", "40 nulls: simulated, within 4 standard errors",
+      (p_null < 0.05).any(1).double().mean(), 1 - 0.95**40, atol=error)
+
+# %% [markdown]
+# **What BH controls.** Of the $R$ rejections, the expected *share* of false ones, the **false discovery rate**:
+# $\text{FDR}=\mathbb E\big[V/\max(R,1)\big]$. For independent p-values,
+#
+# $$\text{FDR}=\frac{m_0}m\,\alpha\ \le\ \alpha. \tag{52.13}$$
+#
+# *Proof.* BH rejects the $R$ smallest, $R=\max\{r:p_{(r)}\le\alpha r/m\}$. Take a true null $i$ and let $R_i$ be the
+# number of rejections if $p_i$ were replaced by 0; $R_i$ depends on the other p-values only. If
+# $p_i\le\alpha R_i/m$, then $R=R_i$ and $i$ is rejected; otherwise it is not. So
+# $\mathbb E\frac{[i\text{ rejected}]}{\max(R,1)}=\mathbb E\,\frac1{R_i}\Pr\big(p_i\le\tfrac{\alpha R_i}m\,\big|\,R_i\big)=\mathbb E\,\frac1{R_i}\cdot\frac{\alpha R_i}m=\frac\alpha m$.
+# Sum over the $m_0$ true nulls. ∎ (It also holds as $\le$ under positive dependence; for arbitrary dependence
+# divide $\alpha$ by $1+\frac12+\dots+\frac1m$.)
+#
+# The dashboard: 36 metrics without, 4 with an effect of 3.5 standard errors.
+
+# %%
+z_board = normal(DASHBOARDS, 40, seed=22)
+z_board[:, :4] += 3.5
+p_board = two_sided(z_board)
+methods = {"none": lambda p: p, "Bonferroni": bonferroni, "Holm": holm, "BH": benjamini_hochberg}
+board = {}
+for name, adjust in methods.items():
+    found = adjust(p_board) <= 0.05
+    V, R = found[:, 4:].sum(1).double(), found.sum(1).double()
+    board[name] = [(V > 0).double().mean(), (V / R.clamp(min=1)).mean(), V.mean(), found[:, :4].sum(1)
+                   .double().mean()]
+board = pd.DataFrame(board, ["FWER", "FDR", "false alarms", "of 4 found"]).T.astype(float).round(3)
+board
+
+# %%
+spread = (found[:, 4:].sum(1) / found.sum(1).clamp(min=1)).double().std() / math.sqrt(DASHBOARDS)
+check("52.13", "BH, simulated FDR: 36/40 of .05, within 4 standard errors", board.loc["BH", "FDR"],
+      0.045, atol=4 * float(spread) + 5e-4)
+claim("Bonferroni and Holm keep FWER at .05 (4 standard errors); without them it is above .8",
+      board.loc[["Bonferroni", "Holm"], "FWER"].to_numpy(),
+      below=0.05 + 4 * math.sqrt(0.0475 / DASHBOARDS), trivial=[board.loc["none", "FWER"]] * 2)
+claim("BH finds at least 0.2 of the four effects more than Bonferroni: it allows more false alarms",
+      board.loc["BH", "of 4 found"] - board.loc["Bonferroni", "of 4 found"], above=0.2, trivial=0.0)
+
+# %% tags=["hide-input"]
+p_row = p_board[:1]                        # the first dashboard
+
+
+def draw_row(method="BH", level=0.05, ax=None):
+    """The 40 p-values of one dashboard, sorted, with the line that a method compares them with."""
+    show, ax = ax is None, ax or plt.subplots(figsize=(6.4, 3))[1]
+    p, place = p_row[0].sort()
+    i = torch.arange(1, 41, dtype=torch.float64)
+    line = {"none": level + 0 * i, "Bonferroni": level / 40 + 0 * i, "Holm": level / (41 - i),
+            "BH": level * i / 40}[method]
+    found = methods[method](p_row)[0][place] <= level
+    real = place < 4
+    ax.semilogy(i, line, "-", color="black", lw=1)
+    for mask, mark, name in ((real, "o", "effect"), (~real, "x", "no effect")):
+        ax.semilogy(i[mask], p[mask], mark, ms=5, label=name)
+    ax.set(xlabel="rank of the metric", title=f"{method}: {int(found.sum())} found, "
+           f"{int((found & ~real).sum())} falsely", ylim=(1e-6, 1.5), xlim=(0, 41))
+    if show:
+        ax.set_ylabel("p-value")
+        ax.legend(loc="lower right")
+        plt.show()
+
+
+fig, axes = plt.subplots(1, 4, figsize=(11, 2.7), sharey=True)
+for ax, method in zip(axes, methods):
+    draw_row(method, ax=ax)
+axes[0].set_ylabel("p-value")
+axes[0].legend(loc="lower right")
+plt.show()
+
+# %% [markdown]
+# **Predict.** Raise the level to .2. Which method gains most, and what does it promise then?
+
+# %% tags=["nbval-ignore-output"]
+interact(draw_row, method=Dropdown(options=list(methods), value="BH", description="method", **WIDE),
+         level=SelectionSlider(options=[0.01, 0.05, 0.1, 0.2], value=0.05, description="level", **WIDE),
+         ax=fixed(None));
+
+# %% [markdown]
+# <details><summary>What you should have seen</summary>
+#
+# BH's line rises with the rank, so the more it finds, the more it allows. At .2 it promises that on average at
+# most a fifth of what it reports is false: enough for choosing what to look into, too little for shipping.
+#
+# </details>
+#
+# **Which family?** Correct what would change the decision. The usual plan: *one* main metric, declared
+# beforehand, at full $\alpha$; a few guardrails (latency, complaints) with Holm; the rest of the dashboard by BH,
+# for ideas only. The **hierarchy of metrics** says which is the main one: business (revenue of a year: what we
+# want, too slow and noisy), product (visits a week), proxy (clicks: fast, cheap to move, easy to fool). How to
+# weigh proxies so that they follow the business metric: section 11 of [41](41_ranking_metrics.ipynb).
