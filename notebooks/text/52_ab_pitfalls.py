@@ -340,7 +340,7 @@ def crossing_probability(bounds, drift=0.0):
     k = torch.arange(1, len(bounds) + 1, dtype=torch.float64)
     reach = 9 * k.sqrt() + abs(step) * k                # nobody walks farther
     half = torch.minimum(bounds.cpu() * k.sqrt(), reach)
-    unit, weight = gauss_legendre(32 * (2 + int(half.max() / 4)))
+    unit, weight = gauss_legendre(32 * (2 + int(half.max() / 8)))
     nodes, still = half[0] * unit, []
     density = normal_density(nodes - step)
     for now, after in zip(half, [*half[1:], half[-1]]):
@@ -363,11 +363,11 @@ def gauss_legendre(n):
     return tuple(map(torch.from_numpy, np.polynomial.legendre.leggauss(n)))
 
 # %% [markdown]
-# Published values for the naive bound 1.96 (Armitage et al., table 2), a crude integration by 801 Simpson
+# Published values for the naive bound 1.96 (Armitage et al., table 2), a crude integration by 401 Simpson
 # nodes, and simulated walks judge it:
 
 # %% tags=["hide-input"]
-def simpson_recursion(bounds, drift=0.0, n=801):
+def simpson_recursion(bounds, drift=0.0, n=401):
     """The same probability with Simpson's rule, node by node in numpy."""
     step, k, running = drift / math.sqrt(len(bounds)), 1, []
     v = np.linspace(-bounds[0], bounds[0], n)
@@ -387,7 +387,7 @@ by_looks = crossing_probability([naive] * 96)
 check("52.2", "1, 2, 3, 5, 10, 20 looks: the published table", [by_looks[k - 1] for k in published],
       list(published.values()), atol=6e-4)
 falling = [3.0, 2.5, 2.2, 2.0, 1.8]
-check("52.2", "other bounds, with an effect: Simpson's rule on 801 nodes",
+check("52.2", "other bounds, with an effect: Simpson's rule on 401 nodes",
       crossing_probability(falling, 2.5), simpson_recursion(falling, 2.5), atol=1e-6)
 
 # %%
@@ -1184,3 +1184,304 @@ interact(draw_row, method=Dropdown(options=list(methods), value="BH", descriptio
 # for ideas only. The **hierarchy of metrics** says which is the main one: business (revenue of a year: what we
 # want, too slow and noisy), product (visits a week), proxy (clicks: fast, cheap to move, easy to fool). How to
 # weigh proxies so that they follow the business metric: section 11 of [41](41_ranking_metrics.ipynb).
+
+# %% [markdown]
+# ## 7. More power without more users
+#
+# **CUPED** (Deng, Xu, Kohavi and Walker, 2013). Users differ, and most of that difference was there before the
+# experiment. Let $x$ be the metric of the same user in the weeks before, and subtract what it predicts:
+# $y-\theta(x-\bar x)$. As nobody's past depends on the coin that was tossed later, the expected difference of the
+# groups stays the same for every $\theta$. The variance is
+# $\sigma_y^2-2\theta\operatorname{Cov}(x,y)+\theta^2\sigma_x^2$, a parabola in $\theta$, so
+#
+# $$\theta=\frac{\operatorname{Cov}(x,y)}{\sigma_x^2},\qquad \operatorname{Var}\big(y-\theta(x-\bar x)\big)=\sigma_y^2(1-\rho^2). \tag{52.14}$$
+#
+# An interval shrinks by $\sqrt{1-\rho^2}$, the sample by $1-\rho^2$: at $\rho=.7$, 51 % of the users do. For several
+# columns $\theta=\operatorname{Cov}(x)^{-1}\operatorname{Cov}(x,y)$, a regression.
+#
+# ### Exercise 52.E · CUPED by hand · ●●○ · 10 min
+#
+# Lists $y$, $x$ and $w$ (1 for B). Return the CUPED estimate of B minus A: **one** $\theta$ from all users
+# together, then the difference of the adjusted means.
+
+# %%
+def cuped_effect(y, x, w):
+    """y, x, w: lists of n numbers. Returns the estimate, a float."""
+    raise NotImplementedError
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+def _difference(y, w):
+    """Mean of B minus mean of A."""
+    return float(y[w == 1].mean() - y[w == 0].mean())
+
+
+def _cuped_slip(y, x, w, how="pooled"):
+    """CUPED through a least-squares line of y on x, with room for slips."""
+    y, x, w = (np.array(v, dtype=float) for v in (y, x, w))
+    if how == "own":
+        return _difference(np.where(w == 1, y - np.polyfit(x[w == 1], y[w == 1], 1)[0]
+                                    * (x - x[w == 1].mean()), y - np.polyfit(x[w == 0], y[w == 0], 1)[0]
+                                    * (x - x[w == 0].mean())), w)
+    slope = {"pooled": np.polyfit(x, y, 1)[0], "inverse": np.polyfit(y, x, 1)[0], "one": 1.0,
+             "plus": -np.polyfit(x, y, 1)[0], "rho": np.corrcoef(x, y)[0, 1], "none": 0.0}[how]
+    return _difference(y - slope * x, w)
+
+
+draw = np.random.default_rng(30)
+past = draw.normal(10, 3, (3, 8)).round(1)
+trio = [((0.6 * x + draw.normal(0, 1, 8) + [0, 1] * 4).round(1).tolist(), x.tolist(), [0, 1] * 4)
+        for x in past]
+exercise("52.E", cuped_effect, [(v, _cuped_slip(*v)) for v in trio], mistakes={
+    "you estimated θ and the mean of x inside each group: then nothing is corrected":
+        lambda *v: _cuped_slip(*v, how="own"),
+    "you divided the covariance by the variance of y": lambda *v: _cuped_slip(*v, how="inverse"),
+    "you added what x predicts": lambda *v: _cuped_slip(*v, how="plus"),
+    "you subtracted x itself, θ = 1": lambda *v: _cuped_slip(*v, how="one"),
+    "you took the correlation for θ": lambda *v: _cuped_slip(*v, how="rho"),
+    "you returned the plain difference": lambda *v: _cuped_slip(*v, how="none")})
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# $\theta=\sum(x-\bar x)(y-\bar y)/\sum(x-\bar x)^2$ over **all** users, A and B.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Then the adjusted values `y - theta * (x - mean_x)`, and the difference of their means by group.
+#
+# </details>
+# <details><summary>Solution 52.E</summary>
+#
+# ```python
+# def cuped_effect(y, x, w):
+#     n, mx, my = len(x), sum(x) / len(x), sum(y) / len(y)
+#     theta = sum((a - mx) * (b - my) for a, b in zip(x, y)) / sum((a - mx) ** 2 for a in x)
+#     adjusted = [b - theta * (a - mx) for a, b in zip(x, y)]
+#     B = [v for v, g in zip(adjusted, w) if g == 1]
+#     A = [v for v, g in zip(adjusted, w) if g == 0]
+#     return sum(B) / len(B) - sum(A) / len(A)
+# ```
+#
+# If each group is centred at its own mean of $x$, the luck of the split ($\bar x_B\ne\bar x_A$) stays in.
+#
+# </details>
+
+# %%
+class Cuped(NamedTuple):
+    """Adjusted metric (n,) with the mean of y, and theta: 0-d, or (k,) for k covariates."""
+
+    adjusted: torch.Tensor
+    theta: torch.Tensor
+
+
+def cuped(y, x):
+    """CUPED, eq. (52.14). y: (n,) of all users, A and B; x: (n,) or (n, k), known before the start.
+
+    ValueError: NaN (also in x: new users have no history), a constant or collinear covariate.
+    """
+    y, x = finite(y, "y"), as_double(x)
+    if not x.isfinite().all():
+        raise ValueError("x holds NaN or infinity: users without a history get the mean of the others, "
+                         "and a further 0/1 column that says so")
+    if y.ndim != 1 or x.ndim not in (1, 2) or len(x) != len(y) or x.numel() == 0:
+        raise ValueError(f"y is (n,), x is (n,) or (n, k); got {tuple(y.shape)} and {tuple(x.shape)}")
+    centred = x.to(y.device).reshape(len(y), -1)
+    centred = centred - centred.mean(0)
+    scale = centred.norm(dim=0)
+    unit = centred / scale
+    if not (scale > 1e-12 * x.abs().max()).all() or torch.linalg.matrix_rank(unit, rtol=1e-9) < len(scale):
+        raise ValueError("a covariate is constant, or follows from the others: drop that column")
+    theta = torch.linalg.lstsq(unit, y - y.mean()).solution / scale
+    return Cuped(y - centred @ theta, theta[0] if x.ndim == 1 else theta)
+
+# %%
+def history(n, rho, effect=0.0, seed=0):
+    """(y, x, w): n users, correlation rho of y with the past, random halves, an effect in B."""
+    x, noise, coin = normal(3, n, seed=seed)
+    w = (coin > 0).double()
+    return rho * x + math.sqrt(1 - rho**2) * noise + effect * w, x, w
+
+
+def difference_of(y, w):
+    """(B minus A, its standard error) over the last dimension, unequal variances."""
+    n_b, n = w.sum(-1), w.shape[-1]
+    b, a = (y * w).sum(-1) / n_b, (y * (1 - w)).sum(-1) / (n - n_b)
+    rest = (y - torch.where(w > 0, b[..., None], a[..., None])) ** 2
+    var = (rest * w).sum(-1) / n_b / (n_b - 1) + (rest * (1 - w)).sum(-1) / (n - n_b) / (n - n_b - 1)
+    return b - a, var.sqrt()
+
+
+y, x, w = history(2000, 0.7, 0.1, seed=31)
+small = cuped(y, x)
+line = stats.linregress(x, y)
+check("52.14", "theta is the slope of the least-squares line", small.theta, line.slope, rtol=1e-10)
+check("52.14", "the variance that is left: the residuals of that line, and one minus r squared",
+      [small.adjusted.var()] * 2, [(y - line.slope * x).var(), y.var() * (1 - line.rvalue**2)], rtol=1e-10)
+check("52.14", "two columns: numpy's least squares", cuped(y, torch.stack([x, x**2], 1)).theta,
+      np.linalg.lstsq(np.stack([np.ones(2000), x, x**2], 1), y, rcond=None)[0][1:], rtol=1e-8)
+
+# %%
+many_users = [difference_of(y, w) + difference_of(cuped(y, x).adjusted, w) for y, x, w in
+              (history(400, 0.7, 0.1, seed=4000 + i) for i in range(2000))]
+plain, plain_se, sharp, sharp_se = map(torch.stack, zip(*many_users))
+variance_left = float(sharp.var() / plain.var())
+check("52.14", "2,000 experiments: the variance of the estimate falls to 1 - .49", variance_left, 0.51,
+      atol=5 * 0.51 * math.sqrt(4 / 2000 * 0.49))
+claim("the stated standard errors are right: spread over mean standard error is 1, both ways",
+      [plain.std() / plain_se.mean(), sharp.std() / sharp_se.mean()], [1, 1], atol=0.08)
+print(f"estimates {plain.mean():.3f} and {sharp.mean():.3f}, true effect 0.1")
+
+# %% [markdown]
+# **The same as a regression.** Fit $y=c_0+\hat\delta\,w+\theta x$ by least squares. With $\theta$ given, the normal
+# equations of $c_0$ and $w$ say: the adjusted means of both groups are met exactly, so
+#
+# $$\hat\delta=\big(\bar y_B-\theta\bar x_B\big)-\big(\bar y_A-\theta\bar x_A\big), \tag{52.15}$$
+#
+# the CUPED estimate, with the regression's own $\theta$ (deviations from the group means). CUPED's $\theta$ of all
+# users differs from it by chance only, and it is multiplied by $\bar x_B-\bar x_A$, by chance also small: the
+# two estimates differ by $O(1/n)$, their errors are $O(1/\sqrt n)$.
+
+# %%
+def regression(y, x, w):
+    """statsmodels' fit of y on 1, w, x."""
+    return sm.OLS(y.numpy(), sm.add_constant(np.column_stack([w, x]))).fit()
+
+
+fit = regression(y, x, w)
+with_theirs = difference_of(y - fit.params[2] * x, w)[0]
+check("52.15", "with the regression's theta: statsmodels' coefficient of w", with_theirs, fit.params[1],
+      atol=1e-10)
+with_ours = float(difference_of(small.adjusted, w)[0])
+claim("with the theta of all users the two differ by less than a hundredth of a standard error",
+      abs(with_ours - fit.params[1]) / fit.bse[1], below=0.01,
+      trivial=float(abs(difference_of(y, w)[0] - fit.params[1]) / fit.bse[1]))
+
+# %% [markdown]
+# **Where it breaks.** $x$ must be something that the treatment cannot touch. Let $x$ be *visits during the
+# experiment*, and let B work only through them. Then the adjustment removes the effect itself. Predict the
+# estimate before you run the cell: the effect on $y$ is 0.5, all of it by way of $x$.
+
+# %%
+y, x, w = history(20_000, 0.7, 0.0, seed=32)
+touched = x + 0.5 / 0.7 * w
+y = y + 0.5 * w
+biased, biased_se = difference_of(cuped(y, touched).adjusted, w)
+plain, plain_se = difference_of(y, w)
+claim("a covariate touched by the treatment: the estimate is off by more than 20 standard errors",
+      float((0.5 - biased) / biased_se), above=20, trivial=float((0.5 - plain) / plain_se))
+print(f"true 0.5; plain {plain:.2f}; adjusted by visits during the experiment {biased:.2f}")
+
+# %% [markdown]
+# **New users** have no past. Give them the mean of the others and a second column, 1 for "no history". Dropping
+# them would change the question ("the effect on old users").
+
+# %%
+y, x, w = history(20_000, 0.7, 0.0, seed=33)
+new = normal(20_000, seed=34) > 0.5                        # 31 % of the users, buying less
+y = torch.where(new, y * 0.5 - 1, y)
+filled = torch.where(new, x[~new].mean(), x)
+left = [cuped(y, c).adjusted.var() / y.var() for c in (filled, torch.stack([filled, new.double()], 1))]
+print(f"variance left: {left[0]:.2f} without, {left[1]:.2f} with the 0/1 column")
+claim("the column of new users removes a further 0.1 of the variance here", float(left[0] - left[1]),
+      above=0.1, trivial=0.0)
+
+# %% [markdown]
+# **How much is there to gain?** Deng et al. report about half of the variance gone at Bing:
+# $1-\rho^2=\frac12$, so $\rho\approx.71$ between a user's weeks. It is not always so. NSW is a real experiment
+# (Dehejia and Wahba, 1999): 185 trainees and 260 controls, earnings of 1978, and as their past the earnings of 1974
+# and 1975:
+
+# %%
+nsw = causaldata.nsw_mixtape.load_pandas().data
+earned, trained = as_double(nsw["re78"].to_numpy()), as_double(nsw["treat"].to_numpy())
+pasts = as_double(nsw[["re74", "re75"]].to_numpy())
+d0, se0 = difference_of(earned, trained)
+d1, se1 = difference_of(cuped(earned, pasts).adjusted, trained)
+r = [np.corrcoef(earned, c)[0, 1] for c in pasts.T]
+print(f"plain {d0:,.0f} ± {se0:.0f}; CUPED {d1:,.0f} ± {se1:.0f} dollars; correlations "
+      f"{r[0]:.3f}, {r[1]:.3f}")
+claim("NSW: the standard error falls by less than 1 %; correlation .7 would have made it 29 %",
+      float(1 - se1 / se0), below=0.01, trivial=1 - math.sqrt(0.51))
+
+# %% tags=["hide-input"]
+def draw_cuped(rho=0.7, n=1000, ax=None):
+    """Interval of one experiment with and without CUPED."""
+    show, ax = ax is None, ax or plt.subplots(figsize=(6.4, 2.2))[1]
+    y, x, w = history(n, rho, 0.15, seed=35)
+    for row, values in ((1, y), (0, cuped(y, x).adjusted)):
+        d, s = difference_of(values, w)
+        ax.errorbar(float(d), row, xerr=1.96 * float(s), fmt="o", capsize=4, color="#1b4f8f")
+    ax.axvline(0, color="black", lw=0.8)
+    ax.axvline(0.15, color="grey", ls=":")
+    ax.set(yticks=[0, 1], yticklabels=["CUPED", "plain"], ylim=(-0.6, 1.6), xlim=(-0.3, 0.5),
+           xlabel="B − A, 95 %", title=f"ρ = {rho}: {1 - rho**2:.0%} of the users do")
+    if show:
+        plt.show()
+
+
+fig, axes = plt.subplots(1, 4, figsize=(11, 2), sharey=True)
+for ax, rho in zip(axes, (0.0, 0.5, 0.7, 0.9)):
+    draw_cuped(rho, ax=ax)
+plt.show()
+
+# %% tags=["nbval-ignore-output"]
+interact(draw_cuped, rho=FloatSlider(0.7, min=0, max=0.95, step=0.05, description="correlation ρ", **WIDE),
+         n=SelectionSlider(options=[200, 1000, 5000], value=1000, description="users", **WIDE),
+         ax=fixed(None));
+
+# %% [markdown]
+# <details><summary>What you should have seen</summary>
+#
+# Half the variance is gone only at ρ = .71; at ρ = .5 just a quarter. The interval moves, too: CUPED removes the
+# part of the noise that the past knew about.
+#
+# </details>
+#
+# **Strata** are CUPED for a class (country, device). With shares $n_q/n$ fixed by design, differences are taken
+# inside each stratum and averaged; the variance *between* strata disappears:
+#
+# $$\operatorname{Var}\Big(\sum_q\frac{n_q}n\bar y_q\Big)=\frac1n\sum_q\frac{n_q}n\sigma_q^2\ =\ \frac{\sigma^2}n-\frac1n\sum_q\frac{n_q}n(\mu_q-\bar\mu)^2. \tag{52.16}$$
+#
+# ($\mu_q,\sigma_q^2$: mean and variance in stratum $q$; $\bar\mu=\sum_q\frac{n_q}n\mu_q$; $\sigma^2$ that of all users.) **Winsorising**
+# (values above a quantile are set to it) trades bias for variance: on a revenue with a heavy tail it shrinks
+# the noise and the effect. A **proxy** is the same trade: it needs fewer users if its effect over noise, the
+# **sensitivity** $\delta/\sigma$, is larger, as $n\propto(\sigma/\delta)^2$:
+#
+# $$\frac{n_{\text{proxy}}}{n_{\text{main}}}=\Big(\frac{\delta_{\text{main}}/\sigma_{\text{main}}}{\delta_{\text{proxy}}/\sigma_{\text{proxy}}}\Big)^2. \tag{52.17}$$
+
+# %%
+share, level, spread_q = np.array([0.5, 0.3, 0.2]), np.array([1.0, 2.0, 5.0]), np.array([1.0, 1.5, 2.0])
+draw = np.random.default_rng(36)
+strata = [draw.normal(m, s, (20_000, int(100 * q))).mean(1) for q, m, s in zip(share, level, spread_q)]
+kind = draw.choice(3, (20_000, 100), p=share)
+mixed = draw.normal(level[kind], spread_q[kind]).mean(1)
+inside, total = share @ spread_q**2 / 100, share @ (spread_q**2 + (level - share @ level) ** 2) / 100
+check("52.16", "20,000 simulated samples of 100: with strata, without, within 5 standard errors",
+      [np.var(share @ strata) / inside, np.var(mixed) / total], [1, 1], atol=5 * math.sqrt(2 / 20_000))
+needed = NormalIndPower()
+users = [needed.solve_power(effect_size=e, alpha=0.05, power=0.8, ratio=1) for e in (0.05, 0.02)]
+check("52.17", "sensitivities .05 and .02: statsmodels' sample sizes", users[0] / users[1],
+      (0.02 / 0.05) ** 2, rtol=1e-6)
+
+# %%
+def revenue(n, groups, lift, seed):
+    """(groups, n) revenues: half of the users pay, log-normally; lift multiplies every payment."""
+    draw = np.random.default_rng(seed)
+    return draw.lognormal(0, 2, (groups, n)) * (draw.random((groups, n)) < 0.5) * (1 + lift)
+
+
+a, b = revenue(4000, 500, 0.0, 37), revenue(4000, 500, 0.15, 38)
+cap = np.quantile(revenue(200_000, 1, 0.0, 39), 0.99)
+rows = {}
+for name, (u, v) in {"as it is": (a, b), "winsorised at 99 %": (np.minimum(a, cap), np.minimum(b, cap))}.items():
+    d = v.mean(1) - u.mean(1)
+    z = d / np.sqrt((u.var(1) + v.var(1)) / 4000)
+    rows[name] = [d.mean(), d.std(), d.mean() / d.std(), (np.abs(z) > naive).mean()]
+winsor = pd.DataFrame(rows, ["effect", "noise", "sensitivity", "power"]).T.round(3)
+winsor
+
+# %%
+claim("winsorised revenue: a smaller effect, and a sensitivity more than twice as high", [
+    winsor.iloc[0, 0] / winsor.iloc[1, 0], winsor.iloc[1, 2] / winsor.iloc[0, 2]], above=[1.0, 2.0],
+    trivial=[1.0, 1.0])
