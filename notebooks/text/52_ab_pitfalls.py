@@ -148,9 +148,10 @@ alarm = (live_p < 0.05).int()
 wanderer = int((alarm.any(1) & (live_p[:, -1] > 0.3)).nonzero()[0])   # alarmed once, then calm
 
 
-def draw_looks(hour, number=wanderer, valid=None, ax=None):
+def draw_looks(hour, number=None, valid=None, ax=None):
     """The p-value of one experiment up to an hour; `valid`: a second row of p-values."""
     show, ax = ax is None, ax or plt.subplots(figsize=(6.4, 2.9))[1]
+    number = wanderer if number is None else number
     p = live_p[number, :hour]
     ax.semilogy(range(1, hour + 1), p, label="p-value of this hour")
     if valid is not None:
@@ -353,8 +354,8 @@ def crossing_probability(bounds, drift=0.0):
 
 
 def normal_density(x):
-    """Standard normal density of a tensor."""
-    return (-x**2 / 2).exp() / math.sqrt(2 * math.pi)
+    """Standard normal density of a tensor, at least 1e-35: denormal numbers are slow."""
+    return (-x**2 / 2).clamp(min=-80).exp() / math.sqrt(2 * math.pi)
 
 
 @cache
@@ -1485,3 +1486,344 @@ winsor
 claim("winsorised revenue: a smaller effect, and a sensitivity more than twice as high", [
     winsor.iloc[0, 0] / winsor.iloc[1, 0], winsor.iloc[1, 2] / winsor.iloc[0, 2]], above=[1.0, 2.0],
     trivial=[1.0, 1.0])
+
+# %% [markdown]
+# ## 8. Time: novelty, habit, season
+#
+# Three clocks run in an experiment. **Tenure** $a$: days since *this* user first met B. Curiosity wears off, or a
+# habit forms (learning a new menu). A common form is $u(a)=u_\infty+u_0e^{-a/h}$: a lasting effect and one that fades
+# in about $h$ days. **Calendar**: the effect on a Saturday need not be that on a Tuesday. **Arrival**: new users
+# join every day, and they are other people.
+#
+# ### Four days against two weeks
+#
+# B helps at the weekend and disturbs on working days, so that a whole week sums to nothing. The experiment
+# starts on a Thursday. (Compare what you expect with the two columns below.)
+
+# %%
+WEEKDAYS = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]
+by_weekday = np.array([0.0, 0.05, 0.125, 0.125, -0.1, -0.1, -0.1])     # in standard deviations
+
+
+def weekday_trial(n_days, n=2000, runs=4000, seed=0):
+    """z statistics (runs,) after n_days from a Thursday; n new users a day in each group."""
+    effects = np.resize(by_weekday, n_days)
+    d = effects.mean() + np.random.default_rng(seed).normal(0, math.sqrt(2 / (n * n_days)), runs)
+    return d / math.sqrt(2 / (n * n_days))
+
+
+found = {days: float((np.abs(weekday_trial(days, seed=days)) > naive).mean()) for days in (4, 7, 14)}
+print(found)
+claim("four days from Thursday find a positive effect in more than 90 % of the runs; a week is worth 0",
+      [found[4], 1 - found[7], 1 - found[14]], above=0.9, trivial=[0.05, 0.05, 0.05])
+
+# %% [markdown]
+# The experiment was random, the test was right, and the users of these four days *did* like B: a significant
+# result about a question nobody asked. **Whole weeks**, at least two, or the answer holds for Thursday to Sunday.
+#
+# ### The same curve from two clocks
+#
+# Every day as many new users arrive as $1/A$ of the day-one cohort. Suppose their taste differs: B is worth $u_0$ to
+# the cohort and nothing to those who come later. On day $t=0,1,\dots$ the average effect is
+#
+# $$e_t=u_0\,\frac{A}{A+t}. \tag{52.18}$$
+#
+# Now suppose instead that all people are alike and a user's effect fades with tenure, $u(a)=u_0\big(1-\frac1A\big)^a$. The
+# day-one cohort (weight $A$) has tenure $t$; of the arrivals (weight 1 a day) one group each has tenure
+# $0,\dots,t-1$. The average is $\frac{u_0}{A+t}\big[A(1-\frac1A)^t+\sum_{a<t}(1-\frac1A)^a\big]$, and the sum is
+# $A-A(1-\frac1A)^t$: **exactly the same curve** (52.18). No plot of the daily lift tells the two worlds apart.
+
+# %%
+ARRIVAL = 8                                        # day-one cohort over the arrivals of one day
+day = np.arange(28)
+curve = ARRIVAL / (ARRIVAL + day)
+fade = (1 - 1 / ARRIVAL) ** day                    # effect at tenure a, in units of u_0
+by_tenure = [(ARRIVAL * fade[t] + fade[:t].sum()) / (ARRIVAL + t) for t in day]
+check("52.18", "averaged over a cohort and the arrivals one by one: both worlds give this curve", by_tenure,
+      curve, rtol=1e-12)
+check("52.18", "other tastes: 8 of 8 + t users", [np.mean([1.0] * ARRIVAL + [0.0] * t) for t in day], curve,
+      rtol=1e-12)
+
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 2, figsize=(9, 2.8), sharey=True)
+axes[0].plot(day[:21], curve[:21], "o-", ms=3, label="average of the day: both worlds")
+axes[1].plot(day[:21], fade[:21], label="people fade")
+axes[1].plot(day[:21], np.ones(21), label="others arrive")
+axes[0].set(xlabel="day", ylabel="lift, in $u_0$", ylim=(0, 1.1), title="what the dashboard shows")
+axes[1].set(xlabel="day", title="the day-one cohort alone")
+for ax in axes:
+    ax.legend()
+plt.show()
+
+# %% [markdown]
+# ### Exercise 52.F · The day-one cohort · ●●○ · 10 min
+#
+# The check that separates the two. Rows of a log: (user, day, group, y). Return the daily difference B − A of the
+# **day-one cohort**: users that have a row on day 0, followed through all days.
+
+# %%
+def day_one_lift(log):
+    """log: list of (user, day, group "A" or "B", y). Returns a list: B - A for day 0, 1, …"""
+    raise NotImplementedError
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+def _by_pandas(log, cohort=True, swap=1.0, running=False, own=False):
+    """The same with a pivot table."""
+    t = pd.DataFrame(log, columns=["user", "day", "group", "y"])
+    if cohort:
+        t = t[t.user.isin(t[t.day == 0].user)]
+    if own:
+        t = t[t.user.isin(t.user.value_counts()[lambda c: c == t.day.nunique()].index)]
+    mean = t.pivot_table(index="day", columns="group", values="y", aggfunc="mean")
+    lift = (swap * (mean["B"] - mean["A"])).to_numpy()
+    return list(lift.cumsum() / np.arange(1, len(lift) + 1) if running else lift)
+
+
+draw = np.random.default_rng(40)
+logs = [[(u, t, "AB"[u % 2], float(round(draw.normal(u % 2 * (u < 4), 0.5), 2)))
+         for t in range(3) for u in range(8) if (u < 4 or t > 0) and not (u == 2 + size and t == 1)]
+        for size in range(2)]
+exercise("52.F", day_one_lift, [((log,), _by_pandas(log)) for log in logs], mistakes={
+    "you took all users of the day, new ones too": lambda log: _by_pandas(log, cohort=False),
+    "you gave A minus B": lambda log: _by_pandas(log, swap=-1.0),
+    "you gave the running mean of the days": lambda log: _by_pandas(log, running=True),
+    "you kept only users who came every day: the treatment can change who does":
+        lambda log: _by_pandas(log, own=True)})
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# First the set of users with a row on day 0; then, for each day, two means over that set.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `cohort = {user for user, day, group, y in log if day == 0}`
+#
+# </details>
+# <details><summary>Solution 52.F</summary>
+#
+# ```python
+# def day_one_lift(log):
+#     cohort, lift = {user for user, day, group, y in log if day == 0}, []
+#     for t in range(1 + max(row[1] for row in log)):
+#         rows = [(g, y) for user, day, g, y in log if day == t and user in cohort]
+#         b, a = ([y for g, y in rows if g == name] for name in "BA")
+#         lift.append(sum(b) / len(b) - sum(a) / len(a))
+#     return lift
+# ```
+#
+# The cohort is fixed by what happened *before* the treatment could act. "Users who stayed" is not.
+#
+# </details>
+
+# %% [markdown]
+# ## 9. Kinds of experiments
+#
+# | kind | what is done | the question it answers | its price |
+# |---|---|---|---|
+# | direct | few get the new | is it better? | novelty is in the answer |
+# | reverse | all have the new, few get the old back | is it *still* worth something? | users lose a feature |
+# | temporary | two whole weeks | does this launch pass? | blind to the long run |
+# | perpetual | a share is held out for a year | what did all launches bring? | the share misses them |
+# | A/A | both groups the same | are split and error bars right? | nothing but time |
+# | one factor; several | one change; all combinations | does it work; *together*? | four cells need users |
+# | degrading | make it worse on purpose | what is a metric worth? | users suffer |
+# | random recommendations | a share sees random items | what would another ranking do? | relevance |
+#
+# Each in one simulation. Reverse experiments are in case 1.
+#
+# **Perpetual.** A team launches 50 changes a year. The true effects are small, $N(0, 0.5^2)$ in units of the standard
+# error of a test; what is significantly positive is shipped, and the sum of the *measured* effects goes into the
+# yearly report. A held-out group, which got none of the changes, measures the sum of the *true* ones. **Predict** their
+# ratio.
+
+# %%
+true = 0.5 * normal(4000, 50, seed=50)
+seen = true + normal(4000, 50, seed=51)
+shipped = seen > naive
+reported, real = (seen * shipped).sum(1), (true * shipped).sum(1)
+held_out = real + normal(4000, seed=52)                       # one test of its own size
+print(f"reported {reported.mean():.2f}, held out {held_out.mean():.2f}, "
+      f"shipped a year {shipped.double().sum(1).mean():.1f}")
+claim("the yearly report claims more than three times what the held-out group measures",
+      float(reported.mean() / held_out.mean()), above=3, trivial=1.0)
+expected = float((reported / 5).mean())                       # normal prior: E[true | seen] = seen / 5
+claim("shrunk by the share of true variance, .25/1.25, the report is right (4 standard errors)",
+      float(abs(held_out.mean() - expected)), below=4 * float((held_out - reported / 5).std() / math.sqrt(4000)),
+      trivial=float(abs(held_out.mean() - reported.mean())))
+
+# %% [markdown]
+# Held-out users pay: with a share of 5 % and a sum of effects $D$, the product loses $0.05\,D$ a year. That is the
+# price of knowing $D$.
+#
+# **A/A.** A metric per *click* of users who click many times, tested as if clicks were independent, is caught by
+# p-values that are not uniform:
+
+# %%
+draw = np.random.default_rng(53)
+taste = draw.beta(1, 4, (1000, 2, 200))                       # 200 users a group, 10 views each
+clicks = draw.binomial(10, taste)
+rate = clicks.mean(-1) / 10
+as_views = (rate[:, 1] - rate[:, 0]) / np.sqrt((rate * (1 - rate) / 2000).sum(1))
+as_users = (rate[:, 1] - rate[:, 0]) / np.sqrt((clicks / 10).var(-1, ddof=1).sum(1) / 200)
+alarms = {name: float((np.abs(z) > naive).mean()) for name, z in
+          (("views", as_views), ("users", as_users))}
+print(alarms)
+claim("A/A: uniform p-values if users are counted (Kolmogorov–Smirnov above .001), not if views are",
+      stats.kstest(two_sided(as_users).numpy(), "uniform").pvalue, above=0.001,
+      trivial=stats.kstest(two_sided(as_views).numpy(), "uniform").pvalue)
+
+# %% [markdown]
+# **Several factors.** A bigger banner and a banner at the top: each alone brings +0.1, both together only +0.1 (they
+# catch the same people). A 2 × 2 design gives both main effects and the **interaction**
+# $(\bar y_{11}-\bar y_{10})-(\bar y_{01}-\bar y_{00})$, with twice the standard error of a main effect.
+
+# %%
+means = np.array([[0.0, 0.1], [0.1, 0.1]])                    # rows: size, columns: place
+cells = means + draw.normal(0, 1 / math.sqrt(4000), (4000, 2, 2))   # 4,000 users a cell
+main = cells[:, 1].mean(1) - cells[:, 0].mean(1)
+together = cells[:, 1, 1] - cells[:, 1, 0] - cells[:, 0, 1] + cells[:, 0, 0]
+print(f"main effect {main.mean():.3f} ± {main.std():.3f}, interaction {together.mean():.3f} ± {together.std():.3f}")
+claim("the interaction has twice the standard error of a main effect", together.std() / main.std(), 2,
+      atol=0.2)
+alone = cells[:, 1, 0] - cells[:, 0, 0] + cells[:, 0, 1] - cells[:, 0, 0]
+both = cells[:, 1, 1] - cells[:, 0, 0]
+claim("two separate tests promise 0.2 together, the cell with both has 0.1 (5 standard errors)",
+      [alone.mean(), both.mean()], [0.2, 0.1], atol=5 * 2.5 / 4000)
+
+# %% [markdown]
+# **Degrading.** Nobody can make pages 100 ms faster to learn whether that is worth a month of work. Slower is easy:
+# delay by 0, 100, 200, 400 ms, fit a line, and read the price of 100 ms near today's speed. The line
+# assumes that faster helps as slower hurts; the residuals show whether it is one on the slow side.
+
+# %%
+delay = np.array([0, 100, 200, 400])
+sales = 10 - 0.15 * delay / 100 + draw.normal(0, 4 / math.sqrt(50_000), (2000, 4))
+slopes = 100 * np.polyfit(delay, sales.T, 1)[0]
+slope_se = 100 * 4 / math.sqrt(50_000) / np.sqrt(((delay - delay.mean()) ** 2).sum())
+claim("the price of 100 ms: 0.15 a user, spread as the formula says", [slopes.mean(), slopes.std() / slope_se],
+      [-0.15, 1], atol=0.08)
+print(f"{slopes.mean():.3f} ± {slope_se:.3f} a user for 100 ms")
+
+# %% [markdown]
+# **Random recommendations.** A log of the old ranking says how good item 7 is *for those to whom it was shown*.
+# A small share of random traffic says it for everybody, and so lets us evaluate rankings that were never run.
+
+# %%
+n_users, n_items = 40_000, 10
+liking = draw.beta(1, 3, (n_users, n_items))
+best = (liking + draw.normal(0, 0.1, liking.shape)).argmax(1)             # the old ranking knows its users
+random = draw.integers(n_items, size=n_users)
+value = {}
+for name, shown in (("log of the old ranking", best), ("random traffic", random)):
+    reward = draw.random(n_users) < liking[np.arange(n_users), shown]
+    value[name] = np.array([reward[shown == i].mean() for i in range(n_items)])
+wanted = liking.mean(0)                    # what "item i for everybody" would earn
+se_random = np.sqrt(wanted * (1 - wanted) / (n_users / n_items))
+claim("random traffic: the click rate that each item would have with everybody (5 standard errors)",
+      np.abs(value["random traffic"] - wanted) / se_random, below=5,
+      trivial=np.abs(value["log of the old ranking"] - wanted) / se_random)
+print({name: round(float(v.mean()), 2) for name, v in value.items()}, f"everybody: {wanted.mean():.2f}")
+
+# %% [markdown]
+# ## 10. Interference: users who share a supply
+#
+# Twenty taxis serve a district. B's users get a coupon and order more. Their orders succeed, and those of A's
+# users find no taxi: B − A is large, although the district has as many rides as before. The test compares two
+# groups that are **not independent**: one takes from the other.
+#
+# The repair is to randomise what shares: whole districts (**clusters**), or hours. The price: the users of one
+# district are alike. If two of them correlate by $\kappa$, a mean over $M$ users of a cluster has
+#
+# $$\operatorname{Var}(\bar y)=\frac{\sigma^2}M\big(1+(M-1)\kappa\big), \tag{52.19}$$
+#
+# the variance of one, plus $M(M-1)$ covariances $\kappa\sigma^2$, over $M^2$. With $M=100$ and $\kappa=.05$ that is
+# the sixfold variance: a hundred users count for 17.
+#
+# ### Exercise 52.G · A test for clusters · ●●○ · 8 min
+#
+# Rows (cluster, group, y); a cluster is wholly in A or in B, clusters may differ in size. Return the estimate
+# (difference of the means **of cluster means**) and its standard error (unequal variances).
+
+# %%
+def cluster_test(rows):
+    """rows: list of (cluster, "A" or "B", y). Returns (B - A, standard error), two floats."""
+    raise NotImplementedError
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+def _clusters(rows, unit="cluster", ddof=1, root=True):
+    """The same by pandas."""
+    t = pd.DataFrame(rows, columns=["cluster", "group", "y"])
+    t = t if unit == "user" else t.groupby(["cluster", "group"], as_index=False).y.mean()
+    b, a = t[t.group == "B"].y, t[t.group == "A"].y
+    var = b.var(ddof=ddof) / len(b) + a.var(ddof=ddof) / len(a)
+    return b.mean() - a.mean(), math.sqrt(var) if root else var
+
+
+towns = [[(c, "AB"[c % 2], float(round(draw.normal(c % 3, 1), 1))) for c in range(n) for _ in range(2 + c % 4)]
+         for n in (6, 9)]
+exercise("52.G", cluster_test, [((rows,), _clusters(rows)) for rows in towns], mistakes={
+    "you counted users, not clusters": lambda r: _clusters(r, unit="user"),
+    "you divided by the number of clusters, not by one less": lambda r: _clusters(r, ddof=0),
+    "you returned the variance, not its root": lambda r: _clusters(r, root=False)})
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# First one number for each cluster, then a test between two short lists.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# $\sqrt{s_B^2/K_B+s_A^2/K_A}$, with $K$ the numbers of clusters and $s^2$ with the divisor $K-1$.
+#
+# </details>
+# <details><summary>Solution 52.G</summary>
+#
+# ```python
+# def cluster_test(rows):
+#     import statistics
+#     means = {}
+#     for c, g, y in rows:
+#         means.setdefault((g, c), []).append(y)
+#     b, a = ([sum(v) / len(v) for (g, _), v in means.items() if g == name] for name in "BA")
+#     var = statistics.variance(b) / len(b) + statistics.variance(a) / len(a)
+#     return sum(b) / len(b) - sum(a) / len(a), var**0.5
+# ```
+#
+# The number of independent things is the number of coins tossed: one a cluster.
+#
+# </details>
+
+# %%
+same = draw.normal(0, math.sqrt(0.05), (20_000, 1)) + draw.normal(0, math.sqrt(0.95), (20_000, 100))
+check("52.19", "20,000 clusters of 100, correlation .05: six times the variance, within 5 standard errors",
+      same.mean(1).var() * 100, 1 + 99 * 0.05, atol=5 * 5.95 * math.sqrt(2 / 20_000))
+
+
+def taxi_days(n, treated, seed):
+    """(rides of A's users, of B's) a user, (n, districts): treated (districts,) is B's share there."""
+    rng = np.random.default_rng(seed)
+    shape = (n, len(treated))
+    mood = rng.normal(1, 0.1, shape)                         # users of a district are alike
+    wish_b = rng.poisson(100 * treated * 0.5 * 1.2 * mood)    # the coupon: 20 % more orders
+    wish_a = rng.poisson(100 * (1 - treated) * 0.5 * mood)
+    supply = 45
+    served = np.minimum(1, supply / np.maximum(wish_a + wish_b, 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return wish_a * served / (100 * (1 - treated)), wish_b * served / (100 * treated)
+
+# %%
+half = np.full(40, 0.5)
+whole = np.repeat([0.0, 1.0], 20)
+a, b = taxi_days(2000, half, 54)
+by_user = (b - a).mean(1)
+a, b = taxi_days(2000, whole, 55)
+by_cluster = np.nanmean(b[:, 20:], 1) - np.nanmean(a[:, :20], 1)
+truth = (np.nanmean(taxi_days(4000, np.full(40, 1.0), 56)[1])
+         - np.nanmean(taxi_days(4000, np.full(40, 0.0), 57)[0]))
+print(pd.DataFrame({"estimate": [by_user.mean(), by_cluster.mean()], "spread": [by_user.std(), by_cluster.std()]},
+                   ["split by user", "split by district"]).round(4), f"\ntruth {truth:.4f}")
+claim("split by user: more than four times the true effect; by district: right within 10 %",
+      [by_user.mean() / truth / 4, 1 / abs(by_cluster.mean() / truth - 1)], above=[1, 10], trivial=[1 / 4, 1])
