@@ -1827,3 +1827,284 @@ print(pd.DataFrame({"estimate": [by_user.mean(), by_cluster.mean()], "spread": [
                    ["split by user", "split by district"]).round(4), f"\ntruth {truth:.4f}")
 claim("split by user: more than four times the true effect; by district: right within 10 %",
       [by_user.mean() / truth / 4, 1 / abs(by_cluster.mean() / truth - 1)], above=[1, 10], trivial=[1 / 4, 1])
+
+# %% [markdown]
+# ## 11. Four cases
+#
+# The notes close with four experiments. Each is a suspect's story: read the report, name your suspects, decide which
+# check would separate them, then run it.
+#
+# ### Case 1 · The lift that melts
+#
+# *Day 1: +0.10. Day 21: +0.03. "Users got used to it, it is worth nothing."* Four worlds make this very curve:
+#
+# | world | what happens | the truth about B |
+# |---|---|---|
+# | habit | the effect on a person fades with tenure | worth nothing in the end |
+# | calendar | a sales season of 21 days; B helps at its start | worth its average over the season |
+# | others | new users arrive whom B does not help | worth as much as on day 1, to the old users |
+# | logger | a bug drops more and more rows of heavy users, in B only | worth as much as on day 1, to all |
+#
+# The notes' four checks and one more: **prolong** by a week (does the lift come back?), the **day-one cohort**
+# (does it melt there, too?), the **tenure curve** (new against old users on the same days), the split by day
+# (**SRM**, sample ratio mismatch: are there as many users in B as in A?), and the **reverse experiment** (day 21: all get
+# B; day 42: half of the day-one cohort gets A back). **Predict** the 4 × 5 table: which check fires where?
+
+# %%
+LIFT, DAILY, HEAVY, EXTRA = 0.1, 500, 0.1, 1.5     # effect; arrivals a day; heavy users: share, level
+cohort = np.arange(28)
+tenure = day - cohort[:, None]                     # (cohort, day), negative: not yet there
+n_cell = np.where(cohort == 0, ARRIVAL, 1)[:, None] * DAILY * np.array([1 - HEAVY, HEAVY])
+odds = LIFT * (1 - curve) / (EXTRA * (1 - HEAVY))  # x / (1 - x), x: share of B's rows that must go
+LOST = odds / (1 + odds) / HEAVY                   # so this share of the heavy ones
+WORLDS_OF_1 = ["habit", "calendar", "others", "logger"]
+
+
+def effect_in(world):
+    """Effect of B on (cohort, day) in one of the worlds."""
+    return LIFT * {"habit": fade[np.maximum(tenure, 0)], "calendar": np.resize(curve[:21], 28) + 0 * tenure,
+                   "others": (cohort == 0)[:, None] + 0.0 * tenure, "logger": 1 + 0.0 * tenure,
+                   "no effect": 0.0 * tenure}[world]
+
+# %%
+def melting(world, runs, seed):
+    """(means, rows) of every (run, group, cohort, light or heavy, day); rows 0 before arrival."""
+    rng = np.random.default_rng(seed)
+    in_a = rng.binomial((2 * n_cell).astype(int), 0.5, (runs, 28, 2))
+    n = np.stack([in_a, 2 * n_cell - in_a], 1)[..., None]              # (runs, 2, cohort, kind, 1)
+    means = rng.normal(size=n.shape) * np.sqrt(0.5 / n)                # users differ
+    means = means + rng.normal(size=(*n.shape[:-1], 28)) * np.sqrt(0.5 / n) + np.array([[0], [EXTRA]])
+    means[:, 1] += effect_in(world)[:, None]
+    rows = np.where(tenure[:, None] >= 0, n, 0)
+    if world == "logger":
+        rows[:, 1, :, 1] = rng.binomial(rows[:, 1, :, 1].astype(int), 1 - LOST)
+    return means, rows
+
+
+def lift_in(means, rows, where):
+    """B minus A over the rows of the (cohort, day) cells chosen; one number a run."""
+    weight = rows * where[:, None]
+    mean = np.einsum("rgckd,rgckd->rg", means, weight) / weight.sum((2, 3, 4))
+    return mean[:, 1] - mean[:, 0]
+
+# %%
+def week(k):
+    """Cells of week k = 1 … 4."""
+    return (day // 7 == k - 1) & (tenure >= 0)
+
+
+def five_checks(world, runs, seed):
+    """{check: statistic (runs,)}; each is large when the check fires."""
+    means, rows = melting(world, runs, seed)
+    old, fresh = (cohort == 0)[:, None], (tenure < 7) & (cohort > 0)[:, None]
+    seen = rows[..., 20].sum((2, 3))
+    kept = {"habit": fade[-1], "calendar": curve[:7].mean(), "others": 1.0, "logger": curve[20],
+            "no effect": 0.0}[world] * LIFT                # reverse: what days 42 to 48 measure
+    spread = math.sqrt(2 * (0.5 + 0.5 / 7 + HEAVY * (1 - HEAVY) * EXTRA**2) / (ARRIVAL * DAILY))
+    return {"prolong": lift_in(means, rows, week(4)) - lift_in(means, rows, week(3)),
+            "day-one cohort": lift_in(means, rows, week(1) & old) - lift_in(means, rows, week(3) & old),
+            "tenure": lift_in(means, rows, week(3) & fresh) - lift_in(means, rows, week(3) & old),
+            "SRM by day": seen[:, 0] - seen[:, 1],
+            "reverse": kept + np.random.default_rng(seed + 1).normal(0, spread, runs)}
+
+
+calm = {name: x.std() for name, x in five_checks("no effect", 1000, 60).items()}   # their noise
+scores = {world: {name: x / calm[name] for name, x in five_checks(world, WORLDS, 61 + 2 * i).items()}
+          for i, world in enumerate(WORLDS_OF_1)}
+
+# %% tags=["hide-input"]
+fig, axes = plt.subplots(1, 4, figsize=(11, 2.5), sharey=True)
+drift_of = {}
+for i, (ax, world) in enumerate(zip(axes, WORLDS_OF_1)):
+    means, rows = melting(world, 30, 70 + i)
+    daily = np.array([lift_in(means, rows, (tenure >= 0) & (day == t)) for t in range(21)])
+    drift_of[world] = daily.mean(1)
+    ax.plot(daily[:, 0], "o-", ms=2.5, lw=0.8, label="one run")
+    ax.plot(LIFT * curve[:21], "--", label="expected")
+    ax.set(title=world, xlabel="day", ylim=(-0.05, 0.17))
+axes[0].set_ylabel("B − A")
+axes[0].legend()
+plt.show()
+
+# %%
+claim("four worlds, one curve: the mean of 30 runs lies within 5 standard errors of it everywhere",
+      np.stack(list(drift_of.values())), np.tile(LIFT * curve[:21], (4, 1)),
+      atol=5 * math.sqrt(2 * 1.21 / 4000 / 30))
+fires = pd.DataFrame({world: {name: (np.abs(z) > naive if name == "tenure" else z > stats.norm.isf(0.05)).mean()
+                              for name, z in checks.items()} for world, checks in scores.items()}).T
+fires.round(2)
+
+# %% [markdown]
+# Rows are worlds, columns checks, entries the share of runs in which the check fires (level .05; tenure two-sided).
+# SRM fires for the logger only, prolonging for the calendar only. The cohort melts for three of the four: by itself it
+# proves no habit. Tenure has the least power (two small groups), and its sign tells: in "habit" the new users gain more,
+# in "others" less.
+
+# %%
+expected = np.array([[0, 1, 0.5, 0, 0], [1, 1, 0, 0, 1], [0, 0, 1, 0, 1], [0, 1, 0, 1, 0.5]])
+claim("what fires, fires in over 85 % of the runs; what should not, in under 15 %",
+      np.where(expected == 1, fires, 1 - fires)[expected != 0.5], above=0.85,
+      trivial=np.full(18, 0.5))
+claim("tenure: new users gain more in the world of habit, less in that of others",
+      [scores["habit"]["tenure"].mean(), -scores["others"]["tenure"].mean()], above=1, trivial=[0, 0])
+
+
+def verdict(z):
+    """World named by a fixed order of checks, one for each run."""
+    rest = np.where(z["day-one cohort"] > stats.norm.isf(0.01), "habit", "others")
+    rest = np.where(z["prolong"] > stats.norm.isf(0.01), "calendar", rest)
+    return np.where(z["SRM by day"] > stats.norm.isf(0.01), "logger", rest)
+
+
+confusion = pd.DataFrame({world: pd.Series(verdict(z)).value_counts(normalize=True)
+                          for world, z in scores.items()}).fillna(0).reindex(WORLDS_OF_1).T
+for world in WORLDS_OF_1:
+    right = float(confusion.loc[world, world])
+    measured(f"named_{world}", right, math.sqrt(right * (1 - right) / WORLDS))
+claim("logger first, then calendar, then cohort: each world is named rightly in over 80 % of the runs",
+      np.diag(confusion), above=0.8, trivial=[0.25] * 4)
+confusion.round(2)
+
+# %% [markdown]
+# **Verdict.** First ask whether the measurement is right (SRM): a broken logger imitates everything. Then prolong by whole
+# weeks, then follow the day-one cohort. Only a melting cohort with a healthy split and without a season is habit; a
+# reverse experiment confirms it, at the price of a month.
+#
+# ### Case 2 · Four good days
+#
+# *Thursday to Sunday, a look every hour, significant on Saturday at 3 p.m.: ship?* Two suspects: the looks and the days.
+
+# %%
+thursday = float(crossing_probability([naive] * 96)[-1])
+four = by_weekday[:4].mean() / math.sqrt(2 / (4 * 2000))      # the drift that these four days have
+found_by_hour = float(crossing_probability([naive] * 96, drift=four)[-1])
+print(f"no effect at all: {thursday:.4f}; worth 0 over a week: {found_by_hour:.3f}")
+claim("worth nothing over a week: found in more than 9 of 10; without the weekday effect in .37",
+      found_by_hour, above=0.9, trivial=thursday)
+
+# %% [markdown]
+# **Verdict.** Neither. Let it run to two whole weeks. If it must be watched, then with planned bounds. What these four days
+# found cannot be repaired afterwards by a smaller α: the weekday bias is no chance.
+#
+# ### Case 3 · Four bad days
+#
+# *B sends a message when the model's score exceeds a threshold. Four days: B is worse, people are annoyed. "The threshold
+# was too low. We raise it and let the experiment go on, with the same users."* Raising the threshold to a sensible value
+# makes B equal to A. What will the experiment say? The notes: prolong, and **split the users anew**.
+
+# %%
+def half_of(user, salt):
+    """0 or 1 by SHA-256 of "salt:user": the same on every machine, and fresh for every salt."""
+    return hashlib.sha256(f"{salt}:{user}".encode()).digest()[0] & 1
+
+
+people = range(40_000)
+old_split, new_split = (np.array([half_of(u, salt) for u in people]) for salt in ("spring", "summer"))
+annoyed = 0.3 * np.exp(-np.arange(4) / 8).mean()               # mood left over in the next four days
+after = np.random.default_rng(80).normal(0, 2, len(old_split)) - annoyed * old_split
+rows = {}
+for name, split in (("old split", old_split), ("new salt", new_split)):
+    d, s = difference_of(as_double(after), as_double(split))
+    rows[name] = [float(d), float(s), float(d / s)]
+carry = pd.DataFrame(rows, ["B − A", "standard error", "z"]).T.round(3)
+carry
+
+# %%
+counts = np.histogram2d(old_split, new_split, 2)[0]
+claim("a new salt makes an independent split (chi-square p above .001)",
+      stats.chi2_contingency(counts, correction=False).pvalue, above=0.001,
+      trivial=stats.chi2_contingency(np.diag([20_000, 20_000]), correction=False).pvalue)
+claim("B without any effect: 8 standard errors worse on the old split, within 4 on the new one",
+      [-carry.loc["old split", "z"] / 8, 4 / max(abs(carry.loc["new salt", "z"]), 1e-9)], above=1,
+      trivial=[-carry.loc["new salt", "z"] / 8, 4 / abs(carry.loc["old split", "z"])])
+
+# %% [markdown]
+# **Verdict.** B still carries what the old B has done (**carry-over**). After a new salt half of the annoyed sit in each
+# group; the difference is fair, a little noisier. Changing the variant is a new experiment: new salt, new clock. (An A/A
+# test on the days *before* the start, with the new split, would show carry-over from an earlier experiment.)
+#
+# ### Case 4 · "Significance only .9"
+#
+# *The metric grows, p = .10.* The notes propose: a more powerful test; extend; a less noisy proxy. All three are good plans
+# and bad reactions (E81). **Another test**: three tests of the same A/A data, the smallest p-value counts.
+
+# %%
+draw = np.random.default_rng(81)
+shop = draw.lognormal(0, 1, (PATHS // 2, 2, 100))
+
+
+def three_tests(shop):
+    """p-values (3, experiments): Welch on y, Welch on log y, Mann–Whitney."""
+    welch = [two_sided((v[:, 1].mean(1) - v[:, 0].mean(1)) / np.sqrt(v.var(2, ddof=1).sum(1) / v.shape[2]))
+             for v in (shop, np.log(shop))]
+    n = shop.shape[2]
+    ranks = stats.rankdata(shop.reshape(len(shop), -1), axis=1)[:, :n].sum(1)
+    return torch.stack([*welch, two_sided((ranks - n * (2 * n + 1) / 2) / math.sqrt(n * n * (2 * n + 1) / 12))])
+
+
+alarms_of_three = (three_tests(shop) < 0.05).double()
+single, best_of_three = alarms_of_three.mean(1).tolist(), float(alarms_of_three.amax(0).mean())
+print([round(a, 3) for a in single], f"best of three: {best_of_three:.3f}")
+claim("each test alone is honest; the best of three has more than .06 false alarms", best_of_three, above=0.06,
+      trivial=max(single))
+
+# %% [markdown]
+# **Extending** when $p$ is below .1 (exercise 52.B). At half time stop if $\lvert Z_1\rvert>b=z_{.025}$; go on if
+# $\lvert Z_1\rvert>c=z_{.05}$. Given $Z_1=v$ the final $Z_2$ is $N(v/\sqrt2,\frac12)$:
+#
+# $$\Pr\nolimits_{H_0}(\text{“significant”})=\alpha+2\int_c^b\varphi(v)\Big[\Phi\big(v-b\sqrt2\big)+\Phi\big(-v-b\sqrt2\big)\Big]dv. \tag{52.20}$$
+
+# %%
+def extension_alarm(b, c):
+    """False alarms of "go on if almost significant", eq. (52.20)."""
+    def inner(v):
+        beyond = stats.norm.cdf(v - b * math.sqrt(2)) + stats.norm.cdf(-v - b * math.sqrt(2))
+        return stats.norm.pdf(v) * beyond
+    return 2 * stats.norm.sf(b) + 2 * integrate.quad(inner, c, b)[0]
+
+
+def by_rectangles(b, c):
+    """The same from the joint normal law of both looks: 1 - P(give up) - P(go on, find nothing)."""
+    both = stats.multivariate_normal(cov=[[1, math.sqrt(0.5)], [math.sqrt(0.5), 1]])
+    quiet = both.cdf([b, b], lower_limit=[c, -b])
+    return 1 - (1 - 2 * stats.norm.sf(c)) - 2 * quiet
+
+
+almost = stats.norm.isf(0.05)
+check("52.20", "the joint normal law of both looks", [extension_alarm(naive, almost), extension_alarm(2.5, 1)],
+      [by_rectangles(naive, almost), by_rectangles(2.5, 1)], atol=1e-5)
+two_looks = walks(200_000, 2, seed=82).abs()
+again = (two_looks[:, 0] > naive) | ((two_looks[:, 0] > almost) & (two_looks[:, 1] > naive))
+check("52.20", "200,000 simulated pairs, within 4 standard errors", again.double().mean(),
+      extension_alarm(naive, almost), atol=4 * math.sqrt(0.058 * 0.942 / 200_000))
+
+# %% [markdown]
+# Now each reaction beside its legitimate twin, **decided beforehand**. The effect is one that the single test finds with
+# power one half.
+
+# %%
+def power_of(mu, b=naive):
+    """Power of one two-sided test with expectation mu of z."""
+    return float(stats.norm.sf(b - mu) + stats.norm.cdf(-b - mu))
+
+
+extra = walks(200_000, 2, naive * math.sqrt(2), seed=83).abs()        # expectation 1.96 at half time
+found_again = (extra[:, 0] > naive) | ((extra[:, 0] > almost) & (extra[:, 1] > naive))
+plan = crossing_probability(group_sequential_bounds(2), naive * math.sqrt(2))
+twins = {"one test": (0.05, power_of(naive)), "reaction: best of three": (best_of_three, math.nan),
+         "reaction: extend if p < .1": (extension_alarm(naive, almost), float(found_again.double().mean())),
+         "plan: CUPED, ρ = .7": (0.05, power_of(naive / math.sqrt(0.51))),
+         "plan: two looks, Pocock": (0.05, float(plan[-1])),
+         "plan: proxy, sensitivity × 1.5": (0.05, power_of(1.5 * naive))}
+pd.DataFrame(twins, ["type I", "power"]).T.round(3)
+
+# %%
+claim("each plan keeps .05 and finds more than the reaction", [row[1] for name, row in twins.items()
+      if name.startswith("plan")], above=twins["reaction: extend if p < .1"][1], trivial=[0.5] * 3)
+same_power = NormalIndPower().solve_power(0.1 / math.sqrt(0.51), alpha=0.05, power=0.8, ratio=1)
+claim("CUPED at .7 needs 51 % of the users (statsmodels)", same_power / NormalIndPower().solve_power(
+      0.1, alpha=0.05, power=0.8, ratio=1), 0.51, atol=1e-3)
+
+# %% [markdown]
+# **Verdict.** p = .10 is no growth, and no proof of nothing. Report the interval. For the next experiment plan CUPED, a
+# sequential design or a validated proxy; or repeat this one, with a sample size, and count only the new users.
