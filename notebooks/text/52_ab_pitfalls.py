@@ -1898,7 +1898,7 @@ def five_checks(world, runs, seed):
     means, rows = melting(world, runs, seed)
     old, fresh = (cohort == 0)[:, None], (tenure < 7) & (cohort > 0)[:, None]
     seen = rows[..., 20].sum((2, 3))
-    kept = {"habit": fade[-1], "calendar": curve[:7].mean(), "others": 1.0, "logger": curve[20],
+    kept = {"habit": fade[-1] ** 1.5, "calendar": curve[:7].mean(), "others": 1.0, "logger": curve[20],
             "no effect": 0.0}[world] * LIFT                # reverse: what days 42 to 48 measure
     spread = math.sqrt(2 * (0.5 + 0.5 / 7 + HEAVY * (1 - HEAVY) * EXTRA**2) / (ARRIVAL * DAILY))
     return {"prolong": lift_in(means, rows, week(4)) - lift_in(means, rows, week(3)),
@@ -2108,3 +2108,192 @@ claim("CUPED at .7 needs 51 % of the users (statsmodels)", same_power / NormalIn
 # %% [markdown]
 # **Verdict.** p = .10 is no growth, and no proof of nothing. Report the interval. For the next experiment plan CUPED, a
 # sequential design or a validated proxy; or repeat this one, with a sample size, and count only the new users.
+#
+# ## Where the notes slip
+#
+# ### E81 · "choose a more powerful test", "extend the experiment"
+#
+# Named as answers to a p-value of .10 that is already known, both raise the type I error: the best of three tests and
+# the extension, computed in case 4 (52.20). The notes warn of the same thing in their experiment 2, where the cause is
+# called multiple testing. That is half right: 96 looks are not 96 independent tests.
+
+# %%
+independent = 1 - 0.95**96
+check("52.2", "E81: hourly looks for four days alarm at .3706 (the notes' .37)", thursday, 0.3706, atol=1e-4)
+check("52.10", "E81: 96 independent tests would alarm almost surely", independent, stats.binom.sf(0, 96, 0.05),
+      rtol=1e-12)
+bonferroni_looks = float(crossing_probability([stats.norm.isf(0.025 / 96)] * 96)[-1])
+print(f"independent: {independent:.3f}; Bonferroni over 96 looks spends {bonferroni_looks:.4f} of .05")
+claim("Bonferroni over the looks wastes more than half of alpha; Pocock's bound spends it all",
+      bonferroni_looks, below=0.025,
+      trivial=float(crossing_probability(by_hour["Pocock"][0])[-1]))
+
+# %% [markdown]
+# Right: decide the test, the metric, the looks and the end before the data; correct for looks with (52.4), not with
+# $\alpha/m$, because neighbouring looks are correlated.
+#
+# ## What it costs
+#
+# The recursion makes $K-1$ steps from $n$ nodes to $n$ nodes: $O(Kn^2)$ operations, $O(n^2)$ memory. The $n$ needed
+# grows as the walk spreads, $\propto\sqrt K$, so $K$ equal bounds cost $O(K^2)$. Always-valid p-values and Holm are a
+# running maximum and a sort, batched over the experiments.
+
+# %% tags=["nbval-ignore-output"]
+def one_step(n):
+    """One step of the recursion with n nodes."""
+    unit, weight = gauss_legendre(n)
+    return normal_density(unit[:, None] * 20 - unit * 20) @ weight
+
+
+nodes_tried = [128, 256, 512, 1024]
+seconds = [timed(one_step, n) for n in nodes_tried]
+slope = np.polyfit(np.log(nodes_tried), np.log(seconds), 1)[0]
+print(f"one step: time ~ n^{slope:.2f} (2 expected), {1e3 * seconds[-1]:.0f} ms at n = 1,024")
+looks_tried = [50, 100, 200]
+seconds = [timed(crossing_probability, [naive] * K) for K in looks_tried]
+slope = np.polyfit(np.log(looks_tried), np.log(seconds), 1)[0]
+print(f"all looks: time ~ K^{slope:.2f} (2 expected for large K), {1e3 * seconds[-1]:.0f} ms at K = 200")
+
+# %% tags=["nbval-ignore-output"]
+differences = z_null * s_look                       # 20,000 experiments of 200 looks
+few = [(d.tolist(), s_look.tolist()) for d in differences[:20]]
+p_few = p_board[:200].numpy()
+
+
+def loop(d, s, tau=0.3):
+    """Always-valid p-values of one experiment in plain Python (the solution of 52.C)."""
+    best, p = 1.0, []
+    for a, b in zip(d, s):
+        v = b**2 + tau**2
+        best = max(best, math.sqrt(b**2 / v) * math.exp(tau**2 * a**2 / (2 * b**2 * v)))
+        p.append(1 / best)
+    return p
+
+# %% tags=["nbval-ignore-output"]
+speed = compare_speed({
+    "always-valid p, 20,000 × 200, batched": lambda: always_valid_p(differences, s_look, 0.3),
+    "the same, 20 × 200, Python loop": lambda: [loop(d, s) for d, s in few],
+    "BH, 200 × 40, batched": lambda: benjamini_hochberg(p_few),
+    "BH, 200 × 40, statsmodels": lambda: [multipletests(p, method="fdr_bh") for p in p_few]})
+ms = speed["ms"].to_numpy()
+print(f"per experiment, loop over batch: {ms[1] / 20 / (ms[0] / PATHS):.0f} times slower")
+speed
+
+# %% [markdown]
+# ## Break it
+#
+# Change one place of one function and see which ✓ turn red.
+
+# %% tags=["nbval-ignore-output"]
+break_it()
+
+# %% [markdown]
+# ## Exam
+#
+# Answer aloud first, then open the model answer.
+
+# %% [markdown] tags=["exam"]
+# ### Question 80 · A metric is looked at every hour for four days: what happens to the false-alarm rate, and what can be done?
+#
+# **По-русски.** Метрику A/B-теста проверяют каждый час в течение четырёх дней и останавливают эксперимент, как
+# только различие становится значимым. Что происходит с вероятностью ошибки первого рода и что можно сделать?
+#
+# <details><summary>Model answer</summary>
+#
+# *What happens.* Let $Z_k$ be the z statistic of all users after look $k$, $k=1..K$, $K=96$, with equally many users
+# between looks. $Z_k=S_k/\sqrt k$ with $S_k=\xi_1+\dots+\xi_k$ and, without an effect ($H_0$), independent
+# $\xi_j\sim N(0,1)$; so $\operatorname{Cov}(Z_j,Z_k)=\sqrt{j/k}$ for $j\le k$. Each look alone has
+# $\Pr(\lvert Z_k\rvert>1.96)=.05$, but the experiment stops if *any* look exceeds the bound:
+# $\Pr(\exists k\le K:\lvert Z_k\rvert>b)>\alpha$. It is less than for independent tests, $1-.95^{96}=.99$, since the looks
+# are positively correlated.
+#
+# Exactly: let $g_k$ be the density of $S_k$ on paths that have not stopped before look $k$; $g_1=\varphi$ (normal density),
+# $g_{k+1}(s)=\int_{-b\sqrt k}^{b\sqrt k}g_k(v)\varphi(s-v)\,dv$, and
+# $\Pr(\text{stopped by }k)=1-\int_{-b\sqrt k}^{b\sqrt k}g_k$. For $b=1.96$: .05, .083, .107, .142, .193, .248 at 1, 2, 3, 5,
+# 10, 20 looks, and **.37** at 96. With ever more looks it tends to 1 (law of the iterated logarithm:
+# $\limsup\lvert S_k\rvert/\sqrt{2k\ln\ln k}=1$, so $\lvert Z_k\rvert$ exceeds every bound). Moreover the estimate at such
+# a stop is too large (winner's curse), and four days are no whole week: weekday effects are a bias that no
+# correction of $\alpha$ removes.
+#
+# *What can be done.* (1) Fix the sample size beforehand and test once; look at guardrails only. (2) Group sequential
+# bounds, with planned looks and $\Pr_{H_0}(\exists k:\lvert Z_k\rvert>b_k)=\alpha$: Pocock $b_k=c$; O'Brien–Fleming
+# $b_k=c\sqrt{K/k}$, strict early and almost 1.96 at the end; $c$ from the recursion. (3) $\alpha$-spending: fix an increasing
+# $\alpha^*(f)$ of the fraction $f$ of the users, $\alpha^*(1)=\alpha$, and let look $k$ spend
+# $\alpha^*(f_k)-\alpha^*(f_{k-1})$. (4) Bonferroni $\alpha/K$: valid, but too strict. (5) Always-valid p-values: with
+# difference $d_k$ and standard error $s_k$ mix the likelihood ratio over $\delta\sim N(0,\tau^2)$:
+# $\Lambda_k=\sqrt{\frac{s_k^2}{s_k^2+\tau^2}}\exp\frac{\tau^2d_k^2}{2s_k^2(s_k^2+\tau^2)}$. Under $H_0$ it is a martingale with
+# $\mathbb E\Lambda_k=1$. Let $T$ be the first $k\le K$ with $\Lambda_k\ge1/\alpha$, or $K$ if there is none; then
+# $1=\mathbb E\Lambda_T\ge\frac1\alpha\Pr(\exists k\le K:\Lambda_k\ge\frac1\alpha)$ (Ville), for every $K$. So $p_k=\min(1,1/\max_{j\le k}\Lambda_j)$
+# may be looked at whenever one likes.
+#
+# *Price* (14 daily looks, an effect that one test at the end finds with power .80): naive has type I .22; Pocock .05, power
+# .67, 9.6 days on average; O'Brien–Fleming .05, .78, 10.7 days; always valid .01, .48, 11.6 days; fixed .05, .80, 14 days.
+# Whatever is chosen: two whole weeks.
+#
+# **Ответ по-русски.** *Что происходит.* Пусть $Z_k$ — z-статистика по всем пользователям к моменту проверки $k$,
+# $k=1,\dots,K$, $K=96$, и между проверками приходит одинаковое число пользователей. Тогда $Z_k=S_k/\sqrt k$, где
+# $S_k=\xi_1+\dots+\xi_k$, и при верной нулевой гипотезе $H_0$ (эффекта нет) $\xi_j\sim N(0,1)$ независимы; значит,
+# $\operatorname{Cov}(Z_j,Z_k)=\sqrt{j/k}$ при $j\le k$. Для каждой проверки отдельно $\Pr(\lvert Z_k\rvert>1{,}96)=0{,}05$, но
+# эксперимент остановят, если порог превышен *хотя бы раз*: это подглядывание, и
+# $\Pr(\exists k\le K:\lvert Z_k\rvert>b)>\alpha$. Для независимых проверок получилось бы $1-0{,}95^{96}=0{,}99$; на деле
+# меньше, потому что соседние проверки положительно коррелированы.
+#
+# Точное значение даёт рекурсия. Пусть $g_k$ — плотность $S_k$ на траекториях, не остановленных до проверки $k$:
+# $g_1=\varphi$ (плотность $N(0,1)$), $g_{k+1}(s)=\int_{-b\sqrt k}^{b\sqrt k}g_k(v)\varphi(s-v)\,dv$,
+# $\Pr(\text{остановлен к проверке }k)=1-\int_{-b\sqrt k}^{b\sqrt k}g_k(s)\,ds$. При $b=1{,}96$ вероятность ошибки
+# первого рода равна 0,05; 0,083; 0,107; 0,142; 0,193; 0,248 при 1, 2, 3, 5, 10, 20 проверках и **0,37** при 96. С ростом
+# числа проверок она стремится к 1: по закону повторного логарифма $\limsup\lvert S_k\rvert/\sqrt{2k\ln\ln k}=1$, поэтому
+# $\lvert Z_k\rvert$ превысит любой порог. Кроме того, оценка эффекта в момент такой остановки завышена («проклятие
+# победителя»), а четыре дня — не целая неделя: смещение из-за дней недели никакой поправкой на $\alpha$ не убрать.
+#
+# *Что можно сделать.* 1) Заранее зафиксировать размер выборки и проверить гипотезу один раз; до этого следить только за
+# тем, что ничего не сломалось. 2) Последовательный критерий с запланированными проверками:
+# $\Pr_{H_0}(\exists k:\lvert Z_k\rvert>b_k)=\alpha$; границы Покока $b_k=c$ или О'Брайена — Флеминга $b_k=c\sqrt{K/k}$
+# (строгие в начале, почти 1,96 в конце); $c$ находят с помощью той же рекурсии. 3) Функция расходования $\alpha$: заранее
+# задать возрастающую $\alpha^*(f)$ от доли $f$ набранных пользователей, $\alpha^*(1)=\alpha$; на проверку $k$ тратится
+# $\alpha^*(f_k)-\alpha^*(f_{k-1})$. 4) Поправка Бонферрони $\alpha/K$: верна, но слишком строга. 5) p-значение, верное в
+# любой момент: по разности $d_k$ и её стандартной ошибке $s_k$ усредняем отношение правдоподобия по $\delta\sim N(0,\tau^2)$:
+# $\Lambda_k=\sqrt{\frac{s_k^2}{s_k^2+\tau^2}}\exp\frac{\tau^2d_k^2}{2s_k^2(s_k^2+\tau^2)}$. При $H_0$ это мартингал с
+# $\mathbb E\Lambda_k=1$. Пусть $T$ — первое $k\le K$, при котором $\Lambda_k\ge1/\alpha$ (если такого нет, $T=K$). Тогда
+# $1=\mathbb E\Lambda_T\ge\frac1\alpha\Pr(\exists k\le K:\Lambda_k\ge\frac1\alpha)$ — неравенство Вилля, верное при любом $K$. Поэтому
+# на $p_k=\min(1,1/\max_{j\le k}\Lambda_j)$ можно смотреть когда угодно.
+#
+# *Цена* (14 ежедневных проверок, эффект, который одна проверка в конце находит с мощностью 0,80): подглядывание без поправки —
+# ошибка первого рода 0,22; Покок — 0,05, мощность 0,67, в среднем 9,6 дня; О'Брайен — Флеминг — 0,05; 0,78; 10,7 дня; верное в
+# любой момент p-значение — 0,01; 0,48; 11,6 дня; одна проверка — 0,05; 0,80; 14 дней. В любом случае нужны две полные недели.
+#
+# **Typical mistake.** "96 tests, so $1-.95^{96}=.99$", or Bonferroni as the only remedy. And to stop early with O'Brien–Fleming
+# on a Sunday: the error of the first kind is in order, the week is not.
+#
+# </details>
+
+# %% [markdown]
+# ## Summary and references
+#
+# - One test has type I error α; the *procedure* is what must have it: all looks, all metrics, all tests that might have
+#   been reported.
+# - Planned looks: Pocock, O'Brien–Fleming, spending. Unplanned looks: a mixture likelihood ratio, a martingale, Ville.
+# - One main metric. Holm for what decides, Benjamini–Hochberg for what is only to be looked into.
+# - CUPED needs a covariate from *before*, one θ from all users, and a correlation worth having: $1-\rho^2$ of the users.
+# - A daily curve names no cause: check the split, prolong by weeks, follow the day-one cohort, reverse.
+# - A changed variant is a new experiment with a new salt. Users who share a supply are randomised together.
+#
+# References
+#
+# - Armitage, McPherson, Rowe (1969). [Repeated significance tests on accumulating data](https://doi.org/10.2307/2343787).
+#   JRSS A 132.
+# - Pocock (1977). [Group sequential methods in the design and analysis of clinical trials](https://doi.org/10.1093/biomet/64.2.191). Biometrika 64.
+# - O'Brien, Fleming (1979). [A multiple testing procedure for clinical trials](https://doi.org/10.2307/2530245). Biometrics 35.
+# - Lan, DeMets (1983). [Discrete sequential boundaries for clinical trials](https://doi.org/10.1093/biomet/70.3.659). Biometrika 70.
+# - Jennison, Turnbull (2000). Group sequential methods with applications to clinical trials. Chapman & Hall.
+# - Ville (1939). Étude critique de la notion de collectif. Gauthier-Villars.
+# - Robbins (1970). [Statistical methods related to the law of the iterated logarithm](https://doi.org/10.1214/aoms/1177696786). Annals of Mathematical Statistics 41.
+# - Johari, Koomen, Pekelis, Walsh (2022). [Always valid inference: continuous monitoring of A/B tests](https://doi.org/10.1287/opre.2021.2135). Operations Research 70.
+# - Holm (1979). A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics 6.
+# - Benjamini, Hochberg (1995). [Controlling the false discovery rate](https://doi.org/10.1111/j.2517-6161.1995.tb02031.x). JRSS B 57.
+# - Deng, Xu, Kohavi, Walker (2013). [Improving the sensitivity of online controlled experiments by utilizing pre-experiment data](https://doi.org/10.1145/2433396.2433413). WSDM.
+# - Dehejia, Wahba (1999). [Causal effects in nonexperimental studies](https://doi.org/10.1080/01621459.1999.10473858). JASA 94.
+#
+# <!-- navigation -->
+# previous: [47 Two-tower](47_two_tower.ipynb) · map: [00 Start here](00_start_here.ipynb)
+# <!-- /navigation -->
