@@ -113,6 +113,13 @@ PROBES = [
     Probe("47", "in_batch_softmax_loss", (grid(4, 4), grid(4, step=5)), loose=5e-3),
     Probe("47", "triplet_loss", (grid(4, 3), grid(4, 3, step=5), grid(4, 3, step=2)), loose=5e-3),
     Probe("47", "dssm_loss", (grid(4, 3) / 8, 2.0), without=("bytes",), loose=5e-3),      # cosines are no bytes
+    Probe("52", "cuped", (grid(8), grid(8, step=5)), loose=5e-3),
+    Probe("52", "always_valid_p", (grid(3, 5), grid(3, 5, step=2) + 1, 1.0), loose=5e-3),
+    Probe("52", "always_valid_interval", (grid(3, 5), grid(3, 5, step=2) + 1, 1.0), loose=5e-3),
+    Probe("52", "crossing_probability", (t(3, 2, 2), 1.0), loose=5e-3),
+    Probe("52", "bonferroni", (t(0, 1, 1, 0, 0).reshape(1, 5),)),
+    Probe("52", "holm", (t(0, 1, 1, 0, 0),)),
+    Probe("52", "benjamini_hochberg", (t(0, 1, 1, 0, 0),)),
 ]
 KINDS = {
     "numpy": lambda x: x.numpy().copy(),

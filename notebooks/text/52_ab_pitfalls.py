@@ -43,21 +43,24 @@
 # | $k$; $K$ | `look`; `n_looks` | number of a look, $1\le k\le K$; how many looks are planned |
 # | $d_k$; $s_k$ | `difference`; `standard_error` | mean of B minus mean of A after look $k$; its standard error |
 # | $Z_k$ | `z` | $d_k/s_k$; standard normal under $H_0$ |
-# | $S_k$; $\mu$ | `nodes`; `drift` | the walk $\sqrt k\,Z_k$; expectation of $Z_K$ |
+# | $\xi_j$; $S_k$; $\mu$ | –; `nodes`; `drift` | z of batch $j$ alone; the walk $\xi_1+\dots+\xi_k=\sqrt k\,Z_k$; expectation of $Z_K$ |
 # | $b_k$; $c$ | `bounds`; `c` | stop if $\lvert Z_k\rvert>b_k$; constant of Pocock or O'Brien–Fleming |
-# | $g_k$ | `density` | density of $S_k$ on the paths that have not stopped |
+# | $g_k$; $P_k$ | `density`; `stopped_by` | density of $S_k$ on the paths that have not stopped; probability to have stopped by look $k$ |
+# | $\ell$ | `low` | below it the rule of case 4 gives up |
+# | $f$; $\alpha^*(f)$ | `fraction`; `spent` | share of the users that have come; error spent by then |
 # | $H_0$; $\alpha$; $\beta$ | `alpha` | no effect; type I error rate; type II, power is $1-\beta$ |
 # | $\delta$; $\sigma$; $n$ | `effect`; `sigma`; `n` | true effect; standard deviation of one user; users of a group |
-# | $\Lambda_k$; $\tau$ | `likelihood_ratio`; `tau` | mixture likelihood ratio; standard deviation of the mixed effects |
-# | $\varphi,\ \Phi$; $z_\alpha$ | `stats.norm` | normal density, distribution function; its upper $\alpha$ quantile |
+# | $\Lambda_k$; $\tau$ | `log_mixture`; `tau` | mixture likelihood ratio; standard deviation of the mixed effects |
+# | $I_k$; $W$; $T$ | – | information $1/s_k^2$; the walk $d_kI_k$; look at which a game is stopped |
+# | $\varphi,\ \Phi$; $z_\alpha$ | `stats.norm` | normal density, distribution function; upper $\alpha$ quantile |
 # | $m$; $m_0$ | `m` | tests made at once; those whose $H_0$ is true |
 # | $p_i$; $p_{(i)}$; $\tilde p_i$ | `p` | p-value; $i$-th smallest; adjusted p-value |
 # | $V$; $R$ | `false`; `found` | false rejections; all rejections |
 # | $y$; $x$; $w$ | `y`; `x`; `w` | metric of a user; the same before the experiment; 1 in B, 0 in A |
 # | $\theta$; $\rho$ | `theta`; `rho` | CUPED coefficient; correlation of $y$ and $x$ |
-# | $a$; $u(a)$; $h$ | `tenure` | days since a user first met B; effect at that tenure; days of habit |
-# | $t$; $e_t$; $A$ | `day`; `curve`; `ARRIVAL` | day from 0; effect measured on it; day-one cohort over daily arrivals |
-# | $q$; $n_q$ | `stratum` | stratum of users; users in it |
+# | $a$; $u(a)$; $u_0$; $u_\infty$; $h$ | `tenure`; `fade` | days since a user first met B; effect at that tenure; what fades of it; what stays; days of habit |
+# | $t$; $e_t$; $\gamma$ | `day`; `curve`; `ARRIVAL` | day from 0; effect measured on it; day-one cohort over daily arrivals |
+# | $q$; $n_q$; $\eta_q,\ \sigma_q$; $\bar\eta$ | `share`, `level`, `spread_q` | stratum of users; users in it; their mean and standard deviation; mean of all |
 # | $M$; $\kappa$ | `size`; `icc` | users of a cluster; correlation of two users of one cluster |
 #
 # </details>
@@ -598,33 +601,33 @@ plt.show()
 #
 # ### Exercise 52.B · "Only one more week" · ●●○ · 8 min
 #
-# A common rule: test at half time; if $\lvert Z_1\rvert>b$ stop and ship; if $c<\lvert Z_1\rvert\le b$
-# ("almost!"), let the second half run and test all users, $\lvert Z_2\rvert>b$; if $\lvert Z_1\rvert\le c$,
-# give up. Estimate its type I error from the given walks: `steps` are pairs $(\xi_1,\xi_2)$, so $Z_1=\xi_1$
-# and $Z_2=(\xi_1+\xi_2)/\sqrt2$.
+# A common rule: test at half time; if $\lvert Z_1\rvert>b$ stop and ship; if $\ell<\lvert Z_1\rvert\le b$
+# ("almost!"), let the second half run and test all users, $\lvert Z_2\rvert>b$; if $\lvert
+# Z_1\rvert\le\ell$, give up. Estimate its type I error from the given walks: `steps` are pairs
+# $(\xi_1,\xi_2)$, so $Z_1=\xi_1$ and $Z_2=(\xi_1+\xi_2)/\sqrt2$.
 
 # %%
-def extended(steps, b, c):
+def extended(steps, b, low):
     """steps: list of pairs of N(0, 1) numbers. Returns the share that ends significant."""
     raise NotImplementedError
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-def _extended(steps, b, c, scale=math.sqrt(2), low=None, second=True, alone=False):
+def _extended(steps, b, low, scale=math.sqrt(2), second=True, alone=False):
     """The rule in numpy, with room for slips."""
     first, then = np.array(steps).T
     z1, z2 = np.abs(first), np.abs(then if alone else (first + then) / scale)
-    almost = (z1 > (c if low is None else low)) & (z1 <= b) & second
+    almost = (z1 > low) & (z1 <= b) & second
     return float(((z1 > b) | (almost & (z2 > b))).mean())
 
 # %% tags=["nbval-ignore-output", "hide-input"]
 pairs = normal(400, 2, seed=7).tolist()
-exercise("52.B", extended, [((pairs, b, c), _extended(pairs, b, c)) for b, c in (
+exercise("52.B", extended, [((pairs, b, low), _extended(pairs, b, low)) for b, low in (
     (1.96, 1.645), (1.3, 0.4), (1.0, 0.1), (2.2, 2.2))], mistakes={
-    "you looked at half time only": lambda s, b, c: _extended(s, b, c, second=False),
-    "you let everybody run on, also after |Z1| <= c": lambda s, b, c: _extended(s, b, c, low=-1),
+    "you looked at half time only": lambda s, b, low: _extended(s, b, low, second=False),
+    "you let everybody run on, also after |Z1| <= low": lambda s, b, low: _extended(s, b, -1),
     "you divided the sum of the two halves by 2, not by the root of 2":
-        lambda s, b, c: _extended(s, b, c, scale=2),
-    "you tested the second half alone": lambda s, b, c: _extended(s, b, c, alone=True)})
+        lambda s, b, low: _extended(s, b, low, scale=2),
+    "you tested the second half alone": lambda s, b, low: _extended(s, b, low, alone=True)})
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -634,19 +637,19 @@ exercise("52.B", extended, [((pairs, b, c), _extended(pairs, b, c)) for b, c in 
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `abs(u) > b or (c < abs(u) and abs(u + v) / 2**0.5 > b)`
+# `abs(u) > b or (low < abs(u) and abs(u + v) / 2**0.5 > b)`
 #
 # </details>
 # <details><summary>Solution 52.B</summary>
 #
 # ```python
-# def extended(steps, b, c):
-#     hits = [abs(u) > b or (c < abs(u) and abs(u + v) / 2**0.5 > b) for u, v in steps]
+# def extended(steps, b, low):
+#     hits = [abs(u) > b or (low < abs(u) and abs(u + v) / 2**0.5 > b) for u, v in steps]
 #     return sum(hits) / len(hits)
 # ```
 #
 # "Almost significant" samples are those whose noise already points to one side; the second chance is given
-# to them only. Case 4 computes the exact value for $b=1.96$, $c=1.645$.
+# to them only. Case 4 computes the exact value for $b=1.96$, $\ell=1.645$.
 #
 # </details>
 #
@@ -1411,8 +1414,9 @@ claim("the stated standard errors are right: spread over mean standard error is 
 print(f"estimates {plain.mean():.3f} and {sharp.mean():.3f}, true effect 0.1")
 
 # %% [markdown]
-# **The same as a regression.** Fit $y=c_0+\hat\delta\,w+\theta x$ by least squares. With $\theta$ given,
-# the normal equations of $c_0$ and $w$ say: the adjusted means of both groups are met exactly, so
+# **The same as a regression.** Fit $y=\text{const}+\hat\delta\,w+\theta x$ by least squares. With $\theta$
+# given, the normal equations of the constant and of $w$ say: the adjusted means of both groups are met
+# exactly, so
 #
 # $$\hat\delta=\big(\bar y_B-\theta\bar x_B\big)-\big(\bar y_A-\theta\bar x_A\big), \tag{52.15}$$
 #
@@ -1529,10 +1533,10 @@ interact(draw_cuped, rho=FloatSlider(0.7, min=0, max=0.95, step=0.05, descriptio
 # **Strata** are CUPED for a class (country, device). With shares $n_q/n$ fixed by design, differences are
 # taken inside each stratum and averaged; the variance *between* strata disappears:
 #
-# $$\operatorname{Var}\Big(\sum_q\frac{n_q}n\bar y_q\Big)=\frac1n\sum_q\frac{n_q}n\sigma_q^2\ =\ \frac{\sigma^2}n-\frac1n\sum_q\frac{n_q}n(\mu_q-\bar\mu)^2. \tag{52.16}$$
+# $$\operatorname{Var}\Big(\sum_q\frac{n_q}n\bar y_q\Big)=\frac1n\sum_q\frac{n_q}n\sigma_q^2\ =\ \frac{\sigma^2}n-\frac1n\sum_q\frac{n_q}n(\eta_q-\bar\eta)^2. \tag{52.16}$$
 #
-# ($\mu_q,\sigma_q^2$: mean and variance in stratum $q$; $\bar\mu=\sum_q\frac{n_q}n\mu_q$; $\sigma^2$ that
-# of all users.) **Winsorising** (values above a quantile are set to it) trades bias for variance: on a
+# ($\eta_q,\sigma_q^2$: mean and variance in stratum $q$; $\bar\eta=\sum_q\frac{n_q}n\eta_q$; $\sigma^2$
+# that of all users.) **Winsorising** (values above a quantile are set to it) trades bias for variance: on a
 # revenue with a heavy tail it shrinks the noise and the effect. A **proxy** is the same trade: it needs
 # fewer users if its effect over noise, the **sensitivity** $\delta/\sigma$, is larger, as
 # $n\propto(\sigma/\delta)^2$:
@@ -1620,16 +1624,17 @@ claim("four days from Thursday find an effect in over 90 % of the runs, whole we
 #
 # ### The same curve from two clocks
 #
-# Every day as many new users arrive as $1/A$ of the day-one cohort. Suppose their taste differs: B is worth
-# $u_0$ to the cohort and nothing to those who come later. On day $t=0,1,\dots$ the average effect is
+# Every day as many new users arrive as $1/\gamma$ of the day-one cohort. Suppose their taste differs: B is
+# worth $u_0$ to the cohort and nothing to those who come later. On day $t=0,1,\dots$ the average effect is
 #
-# $$e_t=u_0\,\frac{A}{A+t}. \tag{52.18}$$
+# $$e_t=u_0\,\frac{\gamma}{\gamma+t}. \tag{52.18}$$
 #
 # Now suppose instead that all people are alike and a user's effect fades with tenure,
-# $u(a)=u_0\big(1-\frac1A\big)^a$. The day-one cohort (weight $A$) has tenure $t$; of the arrivals (weight 1
-# a day) one group each has tenure $0,\dots,t-1$. The average is
-# $\frac{u_0}{A+t}\big[A(1-\frac1A)^t+\sum_{a<t}(1-\frac1A)^a\big]$, and the sum is $A-A(1-\frac1A)^t$:
-# **exactly the same curve** (52.18). No plot of the daily lift tells the two worlds apart.
+# $u(a)=u_0\big(1-\frac1\gamma\big)^a$. The day-one cohort (weight $\gamma$) has tenure $t$; of the arrivals
+# (weight 1 a day) one group each has tenure $0,\dots,t-1$. The average is
+# $\frac{u_0}{\gamma+t}\big[\gamma(1-\frac1\gamma)^t+\sum_{a<t}(1-\frac1\gamma)^a\big]$, and the sum is
+# $\gamma-\gamma(1-\frac1\gamma)^t$: **exactly the same curve** (52.18). No plot of the daily lift tells the
+# two worlds apart.
 
 # %%
 ARRIVAL = 8                                        # day-one cohort over the arrivals of one day
@@ -1899,7 +1904,7 @@ exercise("52.G", cluster_test, [((rows,), _clusters(rows)) for rows in towns], m
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# $\sqrt{s_B^2/K_B+s_A^2/K_A}$, with $K$ the numbers of clusters and $s^2$ with the divisor $K-1$.
+# $\sqrt{s_B^2/N_B+s_A^2/N_A}$, with $N$ the numbers of clusters and $s^2$ with the divisor $K-1$.
 #
 # </details>
 # <details><summary>Solution 52.G</summary>
@@ -2208,24 +2213,24 @@ claim("each test alone is honest; the best of three has more than .06 false alar
 
 # %% [markdown]
 # **Extending** when $p$ is below .1 (exercise 52.B). At half time stop if $\lvert Z_1\rvert>b=z_{.025}$; go
-# on if $\lvert Z_1\rvert>c=z_{.05}$. Given $Z_1=v$ the final $Z_2$ is $N(v/\sqrt2,\frac12)$:
+# on if $\lvert Z_1\rvert>\ell=z_{.05}$. Given $Z_1=v$ the final $Z_2$ is $N(v/\sqrt2,\frac12)$:
 #
-# $$\Pr\nolimits_{H_0}(\text{“significant”})=\alpha+2\int_c^b\varphi(v)\Big[\Phi\big(v-b\sqrt2\big)+\Phi\big(-v-b\sqrt2\big)\Big]dv. \tag{52.20}$$
+# $$\Pr\nolimits_{H_0}(\text{“significant”})=\alpha+2\int_\ell^b\varphi(v)\Big[\Phi\big(v-b\sqrt2\big)+\Phi\big(-v-b\sqrt2\big)\Big]dv. \tag{52.20}$$
 
 # %%
-def extension_alarm(b, c):
+def extension_alarm(b, low):
     """False alarms of "go on if almost significant", eq. (52.20)."""
     def inner(v):
         beyond = stats.norm.cdf(v - b * math.sqrt(2)) + stats.norm.cdf(-v - b * math.sqrt(2))
         return stats.norm.pdf(v) * beyond
-    return 2 * stats.norm.sf(b) + 2 * integrate.quad(inner, c, b)[0]
+    return 2 * stats.norm.sf(b) + 2 * integrate.quad(inner, low, b)[0]
 
 # %%
-def by_rectangles(b, c):
+def by_rectangles(b, low):
     """The same from the joint normal law of both looks: 1 - P(give up) - P(go on, find nothing)."""
     both = stats.multivariate_normal(cov=[[1, math.sqrt(0.5)], [math.sqrt(0.5), 1]])
-    quiet = both.cdf([b, b], lower_limit=[c, -b])
-    return 1 - (1 - 2 * stats.norm.sf(c)) - 2 * quiet
+    quiet = both.cdf([b, b], lower_limit=[low, -b])
+    return 1 - (1 - 2 * stats.norm.sf(low)) - 2 * quiet
 
 
 almost = stats.norm.isf(0.05)
