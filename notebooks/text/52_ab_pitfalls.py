@@ -148,7 +148,8 @@ WIDE = {"style": {"description_width": "initial"}, "layout": {"width": "32em"}}
 live_d, live_s = shop_looks(HUNDRED, seed=4)
 live_p = two_sided(live_d / live_s)
 alarm = (live_p < 0.05).int()
-wanderer = int((alarm.any(1) & (live_p[:, -1] > 0.3)).nonzero()[0])   # alarmed once, then calm
+# most alarms on days two and three among those that end calm
+wanderer = int((alarm[:, 24:72].sum(1) * (live_p[:, -1] > 0.2)).argmax())
 
 # %% tags=["hide-input"]
 def draw_looks(hour, number=None, valid=None, ax=None):
@@ -863,7 +864,7 @@ for t in (0.03, 0.1, 0.3, 1.0):
     right.semilogx(look, b, label=f"τ = {t}")
 right.set(xlabel="look", ylabel="width over that of the fixed one", ylim=(1, 4),
           title="the price, by τ in units of $s_1$")
-right.legend()
+right.legend(loc="upper right", frameon=True, framealpha=1, edgecolor="none")
 plt.show()
 
 # %% [markdown]
