@@ -170,7 +170,7 @@ def draw_looks(hour, number=None, valid=None, ax=None):
         plt.show()
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 4, figsize=(11, 2.5), sharey=True)
+fig, axes = plt.subplots(1, 4, figsize=(9, 2.2), sharey=True)
 for ax, hour in zip(axes, (6, 24, 48, 96)):
     draw_looks(hour, ax=ax)
     ax.set_title(f"after {hour} hours")
@@ -585,7 +585,7 @@ check("52.5", "five looks: the published bounds", spending, [4.877, 3.357, 2.680
       atol=2e-3)
 
 # %% tags=["hide-input"]
-fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.9))
+fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.6))
 days = np.arange(1, 15)
 for name, b, mark in (("naive", torch.full((14,), naive), ""), ("Pocock", pocock, "o"),
                       ("O'Brien–Fleming", obf, "s")):
@@ -847,7 +847,7 @@ check("52.9", "it excludes 0 exactly when 1/Λ is below alpha", outside,
       log_mixture(z_null[:2000] * s_look, s_look, 0.3) > math.log(20))
 
 # %% tags=["hide-input"]
-fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.9))
+fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 2.6))
 path = walks(1, 200, seed=9)[0] * s_look
 for width, name in ((always_valid_interval(path, s_look, 0.3), "confidence sequence"),
                     (torch.stack([path - naive * s_look, path + naive * s_look], -1),
@@ -879,7 +879,7 @@ plt.show()
 live_valid = always_valid_p(live_d, live_s, tau=0.006)
 claim("of the hundred A/A experiments at most a tenth ever alarm the always-valid p",
       float((live_valid[:, -1] < 0.05).double().mean()), below=0.10, trivial=float(shop_alarms))
-fig, axes = plt.subplots(1, 4, figsize=(11, 2.5), sharey=True)
+fig, axes = plt.subplots(1, 4, figsize=(9, 2.2), sharey=True)
 for ax, hour in zip(axes, (6, 24, 48, 96)):
     draw_looks(hour, valid=live_valid, ax=ax)
     ax.set(title=f"after {hour} hours", ylabel="p-value" if hour == 6 else "")
@@ -973,7 +973,7 @@ for name, key in (("naive", "naive"), ("Pocock", "pocock"), ("O'Brien–Fleming"
         measured(f"{key}_{what}", rate, math.sqrt(rate * (1 - rate) / GRID_PATHS))
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 2, figsize=(9, 2.9), sharey=True)
+fig, axes = plt.subplots(1, 2, figsize=(7.6, 2.6), sharey=True)
 effects = np.linspace(0, 2, 9)
 for name, b in fourteen.items():
     power, looks = np.array([design_row(b, mde * e) for e in effects]).T
@@ -1009,11 +1009,11 @@ by_hour = {"looked at once": (torch.full((96,), naive, dtype=torch.float64), "-"
            "O'Brien–Fleming": (group_sequential_bounds(96, kind="obrien-fleming"), ":")}
 
 # %% tags=["hide-input"]
-fig, ax = plt.subplots(figsize=(9.5, 4.6))
+fig, ax = plt.subplots(figsize=(7.5, 3.8), dpi=60)
 crossers = (live_p < 0.05).any(1)
 for p, red in zip(live_p, crossers):
-    ax.plot(hours, p, color="#c0392b" if red else "#9fb0c3", ls="-", lw=0.8 if red else 0.6,
-            alpha=0.75 if red else 0.6, zorder=2 if red else 1)
+    ax.plot(hours[::2], p[::2], color="#c0392b" if red else "#c9d3de", ls="-", lw=0.7,
+            antialiased=False, zorder=2 if red else 1)
 for name, (b, style) in by_hour.items():
     ax.plot(hours, two_sided(b).clamp(min=1e-5), color="black", ls=style, lw=1.6, zorder=3,
             label=name)
@@ -1245,7 +1245,7 @@ def draw_row(method="BH", level=0.05, ax=None):
         plt.show()
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 4, figsize=(11, 2.7), sharey=True)
+fig, axes = plt.subplots(1, 4, figsize=(9, 2.4), sharey=True)
 for ax, method in zip(axes, methods):
     draw_row(method, ax=ax)
 axes[0].set_ylabel("p-value")
@@ -1311,10 +1311,8 @@ def _cuped_slip(y, x, w, how="pooled"):
     """CUPED through a least-squares line of y on x, with room for slips."""
     y, x, w = (np.array(v, dtype=float) for v in (y, x, w))
     if how == "own":
-        return _difference(np.where(w == 1, y - np.polyfit(x[w == 1], y[w == 1], 1)[0]
-                                    * (x - x[w == 1].mean()),
-                                    y - np.polyfit(x[w == 0], y[w == 0], 1)[0]
-                                    * (x - x[w == 0].mean())), w)
+        slopes = np.array([np.polyfit(x[w == g], y[w == g], 1)[0] for g in (0, 1)])
+        return _difference(y - slopes[w.astype(int)] * (x - x.mean()), w)
     slope = {"pooled": np.polyfit(x, y, 1)[0], "inverse": np.polyfit(y, x, 1)[0], "one": 1.0,
              "plus": -np.polyfit(x, y, 1)[0], "rho": np.corrcoef(x, y)[0, 1], "none": 0.0}[how]
     return _difference(y - slope * x, w)
@@ -1327,13 +1325,13 @@ trio = [((0.6 * x + draw.normal(0, 1, 8) + [0, 1] * 4).round(1).tolist(), x.toli
 
 # %% tags=["nbval-ignore-output", "hide-input"]
 exercise("52.E", cuped_effect, [(v, _cuped_slip(*v)) for v in trio], mistakes={
-    "you estimated θ and the mean of x inside each group: then nothing is corrected":
-        lambda *v: _cuped_slip(*v, how="own"),
+    "you estimated a θ inside each group": lambda *v: _cuped_slip(*v, how="own"),
     "you divided the covariance by the variance of y": lambda *v: _cuped_slip(*v, how="inverse"),
     "you added what x predicts": lambda *v: _cuped_slip(*v, how="plus"),
     "you subtracted x itself, θ = 1": lambda *v: _cuped_slip(*v, how="one"),
     "you took the correlation for θ": lambda *v: _cuped_slip(*v, how="rho"),
-    "you returned the plain difference": lambda *v: _cuped_slip(*v, how="none")})
+    "you returned the plain difference, or centred x inside each group, which is the same":
+        lambda *v: _cuped_slip(*v, how="none")})
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -1681,7 +1679,7 @@ check("52.18", "other tastes: 8 of 8 + t users",
       rtol=1e-12)
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 2, figsize=(9, 2.8), sharey=True)
+fig, axes = plt.subplots(1, 2, figsize=(7.6, 2.6), sharey=True)
 axes[0].plot(day[:21], curve[:21], "o-", ms=3, label="average of the day: both worlds")
 axes[1].plot(day[:21], fade[:21], label="people fade")
 axes[1].plot(day[:21], np.ones(21), label="others arrive")
@@ -2104,7 +2102,7 @@ scores = {world: {name: x / calm[name] for name, x in five_checks(world, WORLDS,
           for i, world in enumerate(WORLDS_OF_1)}
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 4, figsize=(11, 2.5), sharey=True)
+fig, axes = plt.subplots(1, 4, figsize=(9, 2.2), sharey=True)
 drift_of = {}
 for i, (ax, world) in enumerate(zip(axes, WORLDS_OF_1)):
     means, rows = melting(world, 30, 70 + i)
