@@ -2305,7 +2305,7 @@ check("52.20", "200,000 simulated pairs, within 4 standard errors", again.double
 # test finds with power one half.
 
 # %%
-def power_of(mu, b=naive):
+def power_of(mu, b=1.959964):
     """Power of one two-sided test with expectation mu of z."""
     return float(stats.norm.sf(b - mu) + stats.norm.cdf(-b - mu))
 
