@@ -170,6 +170,8 @@ def test_losses_refuse_shapes(nb, name, pos, neg):
     (lambda nb: nb["sampled_softmax_loss"](POS, NEG, temperature=0), "temperature"), (lambda nb: nb["sampled_softmax_loss"](POS, NEG, temperature=-1.0), "temperature"),
     (lambda nb: nb["in_batch_softmax_loss"](random(1, 1)), "B >= 2"), (lambda nb: nb["in_batch_softmax_loss"](random(3, 2)), "B >= 2"),
     (lambda nb: nb["in_batch_softmax_loss"](random(3)), "B >= 2"), (lambda nb: nb["in_batch_softmax_loss"](random(3, 3), random(2)), "log_q"),
+    (lambda nb: nb["in_batch_softmax_loss"](random(3, 3), [0.0, -math.inf, 0.0]), "finite"),
+    (lambda nb: nb["sampled_softmax_loss"](POS, NEG, POS, NEG.abs().log() - math.inf), "finite"),
     (lambda nb: nb["in_batch_softmax_loss"](random(3, 3), random(3, 3)), "log_q"), (lambda nb: nb["in_batch_softmax_loss"](random(3, 3), item=[1, 2]), "item"),
     (lambda nb: nb["triplet_loss"](random(2, 3), random(2, 3), random(3, 3)), "three tensors"), (lambda nb: nb["triplet_loss"](POS, POS, POS), "three tensors"),
     (lambda nb: nb["triplet_loss"](random(2, 3), random(2, 3), random(2, 3), 0), "margin"), (lambda nb: nb["triplet_loss"](random(2, 3), random(2, 3), random(2, 3), math.inf), "margin"),
@@ -226,7 +228,8 @@ def test_hard_negatives_are_the_best_unseen(nb):
     (([0], 1, SEEN), {"kind": "hard", "scores": random(2, 8)}, "scores"), (([0], 1, SEEN), {"kind": "hard", "scores": random(1, 8) * math.nan}, "scores"),
     (([1], 2, SEEN), {"kind": "hard", "scores": random(1, 8)}, "fewer than 2"), (([0], 1, SEEN.float()), {}, "True and False"), (([0], 1, SEEN[0]), {}, "True and False"),
     (([0], 1, torch.ones(1, 4, dtype=torch.bool)), {}, "nothing left"),
-    (([0], 1, SEEN[:1]), {"kind": "popularity", "counts": torch.tensor([1, 1, 1, 0, 0, 0, 0, 0])}, "nothing left")])
+    (([0], 1, SEEN[:1]), {"kind": "popularity", "counts": torch.tensor([1, 1, 1, 0, 0, 0, 0, 0])}, "nothing left"),
+    *((([0], 1, SEEN), {"kind": "popularity", "counts": N_J, "beta": b}, "beta") for b in (None, "1", math.inf, math.nan, 400))])
 def test_negatives_refuse_in_words(nb, args, options, message):
     with pytest.raises(ValueError, match=message):
         nb["sample_negatives"](*args, **options)
@@ -240,7 +243,7 @@ MUTANTS = [
     ('return (unit(a), unit(b)) if model.similarity == "cosine" else (a, b)', 'return (unit(a), b) if model.similarity == "cosine" else (a, b)', "47.2"),
     ("return self.gamma * a @ b.mT", "return a @ b.mT", "47.2"),
     ("return self.gamma * (a * b).sum(-1)", "return (a * b).sum(-1) / self.gamma", "47.2"),
-    ("tops = [float((gamma * R_three).softmax(0)[0])", "tops = [float((R_three / gamma).softmax(0)[0])", "47.3"),
+    ('F.cross_entropy(positive("gamma", gamma) * R,', 'F.cross_entropy(R / positive("gamma", gamma),', "47.3"),
     ('F.cross_entropy(positive("gamma", gamma) * R,', 'F.cross_entropy(R / positive("gamma", gamma),', "47.4"),
     ("R.new_zeros(len(R), dtype=torch.int64))", "R.new_ones(len(R), dtype=torch.int64))", "47.4"),
     ("return F.relu((a - p).norm(dim=1) - (a - q).norm(dim=1) + margin).mean()", "return F.relu((a - p).norm(dim=1) - (a - q).norm(dim=1)).mean()", "47.5"),
@@ -264,9 +267,10 @@ MUTANTS = [
     ("return F.softplus(neg - pos[:, None]).mean()", "return 0.5 * F.softplus(neg - pos[:, None]).mean()", "47.15"),
     ("+ keep * (1 - click) * np.logaddexp(0, s)).sum()", "+ (1 - click) * np.logaddexp(0, s)).sum()", "47.16"),
     ("np.log(click / (1 - click)) - np.log(keep), s_best", "np.log(click / (1 - click)) + np.log(keep), s_best", "47.16"),
-    ("return torch.where(counts > 0, counts**beta, 0.0)", "return torch.where(counts > 0, counts, 0.0)", "47.17"),
+    ("return torch.where(counts > 0, (counts / top) ** beta, 0.0)", "return torch.where(counts > 0, counts / top, 0.0)", "47.17"),
     ("draw = lambda size: (torch.randint(m, (size,), generator=generator)", "draw = lambda size: (torch.randint(m - 1, (size,), generator=generator)", "47.17"),
-    ("bad = seen[rows, items]", "bad = ~seen[rows, items]", "47.17"),
+    ("left = free[user[b]] * (1.0 if weight is None else weight)", "left = free[user[b]] * 1.0", "47.17"),
+    ("b, c = seen[rows, items].nonzero(as_tuple=True)", "b, c = (~seen[rows, items]).nonzero(as_tuple=True)", "47.17"),
     ("return scores.masked_fill(seen, -torch.inf).topk(k, dim=1).indices", "return scores.topk(k, dim=1).indices", "47.17"),
     ("return scores.masked_fill(seen, -torch.inf).topk(k, dim=1).indices", "return scores.masked_fill(seen, torch.inf).topk(k, dim=1, largest=False).indices", "47.17"),
     ("pos, neg = pos - q_pos, neg - q_neg", "pos, neg = pos + q_pos, neg + q_neg", "47.18"),
@@ -274,8 +278,8 @@ MUTANTS = [
     ('for s in (pos, neg))\n    if (log_q_pos is None)', 'for s in (neg, pos))\n    if (log_q_pos is None)', "47.18"),
     ("plain = lambda s: -pi_6 @ s + scipy.special.logsumexp(s, b=Q_6)", "plain = lambda s: -Q_6 @ s + scipy.special.logsumexp(s, b=Q_6)", "47.19"),
     ("scipy.special.logsumexp(s - np.log(Q_6), b=Q_6)", "scipy.special.logsumexp(s + np.log(Q_6), b=Q_6)", "47.19"),
-    ("s = s - real(log_q)[..., None, :]", "s = s + real(log_q)[..., None, :]", "47.20"),
-    ("s = s - real(log_q)[..., None, :]", "s = s - real(log_q)[..., :, None]", "47.20"),
+    ("s = s - finite(log_q)[..., None, :]", "s = s + finite(log_q)[..., None, :]", "47.20"),
+    ("s = s - finite(log_q)[..., None, :]", "s = s - finite(log_q)[..., :, None]", "47.20"),
     ("s = s.masked_fill(twin, -torch.inf)", "s = s.masked_fill(twin, 0.0)", "47.20"),
     ("& ~torch.eye(B, dtype=torch.bool)", "& torch.eye(B, dtype=torch.bool)", "47.20"),
     ("return (s.logsumexp(-1) - s.diagonal(dim1=-2, dim2=-1)).mean()", "return (s.logsumexp(-2) - s.diagonal(dim1=-2, dim2=-1)).mean()", "47.20"),
@@ -284,7 +288,9 @@ MUTANTS = [
     ("estimate.append((1 - alpha) * estimate[-1] + alpha * x)", "estimate.append((1 - alpha) * estimate[-1] + 2 * alpha * x)", "47.22"),
     ("estimate.append((1 - alpha) * estimate[-1] + alpha * x)", "estimate.append(alpha * estimate[-1] + (1 - alpha) * x)", "47.22"),
     ("gap = np.diff(at).astype(float)", "gap = np.diff(at).astype(float) - 1", "47.22"),
-    ("(1 - s_all.softmax(0)[0]).detach() * split", "s_all.softmax(0)[0].detach() * split", "47.23"),
+    ("doubt = torch.sigmoid(log_Z - pos).detach()", "doubt = torch.sigmoid(log_Z - pos)", "47.23"),
+    ("doubt = torch.sigmoid(log_Z - pos).detach()", "doubt = torch.sigmoid(pos - log_Z).detach()", "47.23"),
+    ("(neg - log_q_neg).logsumexp(1) - math.log(neg.shape[1])", "(neg - log_q_neg).logsumexp(1)", "47.23"),
 ]
 (test_a_wrong_formula_fails_its_own_check, test_the_right_formulas_pass_the_same_slices,
  test_every_equation_has_a_wrong_variant) = wrong_variant_tests(BOOK, MUTANTS)

@@ -2781,8 +2781,8 @@ print(f"memory beside the counts: padded ids, confidences {held:.1f} MB; a block
 # conjugate gradients are perhaps exact enough and cheap. A part of our sweep is the objective, which `implicit`
 # does not compute. On MovieLens 100K (106 clicks a user; full run, $d=64$, $\alpha=40$,
 # $\lambda=10$,
-# least of five) an exact sweep takes <!--full:44.sweep_ratio-->0.735<!--/full--> of `implicit`'s time, and the
-# $J$ of its 15 default iterations is reached in <!--full:44.time_to_objective_ratio-->0.521<!--/full--> of its
+# least of five) an exact sweep takes <!--full:44.sweep_ratio-->0.536<!--/full--> of `implicit`'s time, and the
+# $J$ of its 15 default iterations is reached in <!--full:44.time_to_objective_ratio-->0.523<!--/full--> of its
 # time.
 #
 # ## Break it
