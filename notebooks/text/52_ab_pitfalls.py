@@ -29,7 +29,8 @@
 # - tell habituation, season, new users and a broken logger apart;
 # - choose the kind of experiment, and defend the decision.
 #
-# **Prerequisites**: z and t tests, type I error, power, sample size ([51 A/B testing](51_ab_testing.ipynb)). How the pages work: [00 start here](00_start_here.ipynb).
+# **Prerequisites**: z and t tests, type I error, power, sample size
+# ([51 A/B testing](51_ab_testing.ipynb)). How the pages work: [00 start here](00_start_here.ipynb).
 #
 # **Reading** 75 min + exercises 60 min · **Time** 45 s on 2 CPU cores · **Memory** 0.7 GB · **Data** simulated experiments; NSW (a real one, ships with causaldata) · **Exam questions** 80
 #
@@ -235,7 +236,7 @@ def _best(z, b):
     k = int(np.argmax(np.abs(z)))
     return (k + 1, z[k]) if abs(z[k]) > b else (len(z), z[-1])
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 exercise("52.A", impatient, [((z, b), _by_numpy(z, b)) for z, b in (
     ([0.3, -2.1, 1.0, 2.5], 1.96), ([0.1, 0.2, 1.9], 1.96), ([2.0, 3.0], 1.96),
                                                                     ([-1, -2, -3, 0.5], 2.5),
@@ -286,7 +287,8 @@ exercise("52.A", impatient, [((z, b), _by_numpy(z, b)) for z, b in (
 #
 # The covariance is $\mathbb E S_jS_k/\sqrt{jk}=j/\sqrt{jk}$, as later batches are independent of $S_j$. If
 # B has an effect, each $\xi_j$ has expectation $\mu/\sqrt K$; then $\mathbb EZ_K=\mu$, the **drift**. By
-# the central limit theorem $S_k$ is a random walk with normal steps, whatever the metric, if batches are large.
+# the central limit theorem $S_k$ is a random walk with normal steps, whatever the metric, if batches are
+# large.
 
 # %%
 def walks(n, n_looks, drift=0.0, seed=0):
@@ -307,8 +309,6 @@ check("52.1", "purchases, twelve looks: expectations grow with the root of k, an
       [shop_z.mean(0), walks(PATHS, 12, mu, seed=2).mean(0)],
       [mu * np.sqrt(np.arange(1, 13) / 12)] * 2,
       atol=5 / math.sqrt(PATHS))
-
-# %%
 check("52.1", "covariances of the walk", np.cov(walks(PATHS, 12, mu, seed=3).T.numpy()),
       np.sqrt(np.minimum(j, k) / np.maximum(j, k)), atol=6 * math.sqrt(2 / PATHS))
 
@@ -440,9 +440,8 @@ for quiet in (hour_of_day < 8, hour_of_day >= 16):      # a shop sleeps: 5 % of 
 claim("eight quiet hours a day: about .45 if the test starts with them, .34 if with the busy ones",
       by_night, [0.449, 0.341], atol=0.02, trivial=[float(by_looks[-1])] * 2)
 
-# %% [markdown]
-# Equal steps are an assumption: what counts is the *information* that has come by each look, here its share of
-# the users. α-spending (52.5) will use it.
+# %% [markdown] Equal steps are an assumption: what counts is the *information* that has come by each look,
+# here its share of the users. α-spending (52.5) will use it.
 #
 # And with more looks? By the law of the iterated logarithm $\lvert S_k\rvert$ exceeds $0.99\sqrt{2k\ln\ln
 # k}$ infinitely often, and $\sqrt{2\ln\ln k}$ exceeds every bound: **the false-alarm rate goes to 1**,
@@ -460,8 +459,6 @@ for block in range(40):                      # 20,000 looks, 500 at a time
     crossed |= beyond.any(1)
     long_walk = path[:, -1]
     many[500 * (block + 1)] = float(crossed.double().mean())
-
-# %%
 claim("20,000 looks: more than half of the A/A experiments have found something; at 96 looks not",
       many[20_000], above=0.5, trivial=float(by_looks[-1]))
 
@@ -478,8 +475,6 @@ def draw_alarms(looks=14, bound=1.96):
            title=f"{looks} looks at bound {bound:.2f}: {rate[-1]:.3f}")
     ax.legend(loc="upper left")
     plt.show()
-
-# %% tags=["hide-input"]
 draw_alarms()
 
 # %% [markdown]
@@ -533,10 +528,8 @@ first = torch.where(stopped.any(1), stopped.int().argmax(1), 95)
 at_stop = peeked.gather(1, first[:, None])[:, 0] * (96 / (first + 1)).sqrt() / mde  # d / delta
 shipped = at_stop[stopped.any(1)]
 blown_up = float(shipped.mean())
-
-# %%
-print(f"drift {mde:.2f}: a fixed horizon reports {exaggeration(mde):.2f} times the effect, a peeker "
-      f"{blown_up:.1f} times; {float((shipped < 0).double().mean()):.0%} have the wrong sign")
+print(f"drift {mde:.2f}: a fixed horizon reports {exaggeration(mde):.2f} times the effect, a "
+      f"peeker {blown_up:.1f} times; {float((shipped < 0).double().mean()):.0%} have a wrong sign")
 claim("stopped at the first significant hour, an effect is reported at least 1.5 times too large",
       blown_up, above=1.5, trivial=float(exaggeration(mde)))
 
@@ -585,8 +578,6 @@ for column, kind in enumerate(("pocock", "obrien-fleming")):
 pocock, obf = (group_sequential_bounds(14, kind=kind) for kind in ("pocock", "obrien-fleming"))
 null = walks(PATHS, 14, seed=6)
 alarms = [(null.abs() > b).any(1).double().mean() for b in (pocock, obf)]
-
-# %%
 check("52.4", "14 looks: simulated alarms are alpha, within 4 standard errors", alarms,
       [0.05, 0.05],
       atol=4 * math.sqrt(0.05 * 0.95 / PATHS))
@@ -918,13 +909,12 @@ right.set(xlabel="look", ylabel="width over that of the fixed one", ylim=(1, 16)
 right.legend(loc="upper right", frameon=True, framealpha=1, edgecolor="none")
 plt.show()
 
-# %% [markdown]
-# **The choice of τ.** Relative to the fixed interval it is narrowest near the look at which $s_k$ is about
-# a third of $\tau$; take $\tau$ of the size of the effect that you hope for, before the data. A wrong $\tau$
-# costs width, not validity: (52.8) holds for each, if $d_k$ is normal and $s_k$ its true standard error
-# **from the first look on**. With an estimated $s_k$, a small group and a rare event the early looks break it:
-# below, B gets 25 users an hour and A 475. The cure is a *burn-in* fixed beforehand: no look before the
-# smaller group is large enough for a z test.
+# %% [markdown] **The choice of τ.** Relative to the fixed interval it is narrowest near the look at which
+# $s_k$ is about a third of $\tau$; take $\tau$ of the size of the effect that you hope for, before the
+# data. A wrong $\tau$ costs width, not validity: (52.8) holds for each, if $d_k$ is normal and $s_k$ its
+# true standard error **from the first look on**. With an estimated $s_k$, a small group and a rare event
+# the early looks break it: below, B gets 25 users an hour and A 475. The cure is a *burn-in* fixed
+# beforehand: no look before the smaller group is large enough for a z test.
 
 # %%
 draw, hour = np.random.default_rng(90), np.arange(1, 97)
@@ -992,8 +982,6 @@ def design_row(bounds, drift):
 
 fourteen = designs(14)
 exact_rows = {name: [design_row(b, 0)[0], *design_row(b, mde)] for name, b in fourteen.items()}
-
-# %%
 price = pd.DataFrame(exact_rows, ["type I", "power", "mean days"]).T.round(3)
 price
 
@@ -1005,7 +993,7 @@ def simulated_row(bounds, drift, n, seed):
     looks = torch.where(hit, path.int().argmax(1) + 1, len(bounds)).double()
     return float(hit.double().mean()), float(looks.mean())
 
-# %%
+
 noise = [5 * 0.5 / math.sqrt(GRID_PATHS), 5 * 14 / math.sqrt(12 * GRID_PATHS)]
 for name, b in fourteen.items():
     ours, exactly = simulated_row(b, mde, GRID_PATHS, seed=11), exact_rows[name][1:]
@@ -1060,9 +1048,10 @@ plt.show()
 #
 # <details><summary>An answer</summary>
 #
-# Not O'Brien–Fleming alone: of disasters twice the planned effect it has stopped 2.5 % by day 3 (Pocock
-# 53 %). As nobody ships early, only harm needs early looks: test harm one-sided with a Pocock bound and an α of its
-# own, and the benefit once, on day 14: no power is lost there. A false alarm for harm costs only time.
+# Not O'Brien–Fleming alone: of disasters twice the planned effect it has stopped 2.5 % by day 3 (Pocock 53
+# %). As nobody ships early, only harm needs early looks: test harm one-sided with a Pocock bound and an α
+# of its own, and the benefit once, on day 14: no power is lost there. A false alarm for harm costs only
+# time.
 #
 # </details>
 #
@@ -1074,8 +1063,6 @@ hours = np.arange(1, 97)
 by_hour = {"looked at once": (torch.full((96,), naive, dtype=torch.float64), "-"),
            "Pocock": (group_sequential_bounds(96), "--"),
            "O'Brien–Fleming": (group_sequential_bounds(96, kind="obrien-fleming"), ":")}
-
-# %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(7.5, 3.8), dpi=100)
 crossers = (live_p < 0.05).any(1)
 for p, red in zip(live_p, crossers):
@@ -1146,8 +1133,6 @@ def _slips(p, factor=lambda m, j: m - j, monotone=True, back=True, cap=1.0):
 # %% tags=["nbval-ignore-output", "hide-input"]
 rows = [[0.03, 0.01, 0.04], [0.6, 0.4, 0.7], [0.9, 0.02, 0.021, 0.5], [0.04, 0.04],
         [0.012, 0.3, 0.011, 0.013, 0.7]]
-
-# %% tags=["nbval-ignore-output", "hide-input"]
 exercise("52.D", my_holm, [((p,), multipletests(p, method="holm")[1]) for p in rows], mistakes={
     "you divided by the number of tests: the adjusted p-value is m·p, it is α that is divided":
         lambda p: _slips(p, lambda m, j: 1 / (m - j)),
@@ -1296,7 +1281,7 @@ finds = [(f(p_board)[:, :4] <= 0.05).sum(1) for f in (bonferroni, benjamini_hoch
 pick = int(((finds[0] < 3) & (finds[1] == 4)).int().argmax())
 p_row = p_board[pick:pick + 1]
 
-# %% tags=["hide-input"]
+
 def draw_row(method="BH", level=0.05, ax=None):
     """The 40 p-values of one dashboard, sorted, with the line that a method compares them with."""
     show, ax = ax is None, ax or plt.subplots(figsize=(6.4, 3))[1]
@@ -1378,7 +1363,7 @@ def _difference(y, w):
     """Mean of B minus mean of A."""
     return float(y[w == 1].mean() - y[w == 0].mean())
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 def _cuped_slip(y, x, w, how="pooled"):
     """CUPED through a least-squares line of y on x, with room for slips."""
     y, x, w = (np.array(v, dtype=float) for v in (y, x, w))
@@ -1396,8 +1381,6 @@ draw = np.random.default_rng(30)
 past = draw.normal(10, 3, (3, 8)).round(1)
 trio = [((0.6 * x + draw.normal(0, 1, 8) + [0, 1] * 4).round(1).tolist(), x.tolist(), [0, 1] * 4)
         for x in past]
-
-# %% tags=["nbval-ignore-output", "hide-input"]
 exercise("52.E", cuped_effect, [(v, _cuped_slip(*v)) for v in trio], mistakes={
     "you estimated a θ inside each group": lambda *v: _cuped_slip(*v, how="own"),
     "you divided the covariance by the variance of y": lambda *v: _cuped_slip(*v, how="inverse"),
@@ -1495,8 +1478,6 @@ check("52.14", "theta is the slope of the least-squares line", small.theta, line
 check("52.14", "the variance that is left: the residuals of that line, and one minus r squared",
       [small.adjusted.var()] * 2, [(y - line.slope * x).var(), y.var() * (1 - line.rvalue**2)],
       rtol=1e-10)
-
-# %%
 check("52.14", "two columns: numpy's least squares", cuped(y, torch.stack([x, x**2], 1)).theta,
       np.linalg.lstsq(np.stack([np.ones(2000), x, x**2], 1), y, rcond=None)[0][1:], rtol=1e-8)
 
@@ -1600,8 +1581,6 @@ by_scipy = stats.ttest_ind(earned[trained == 1], earned[trained == 0], equal_var
 claim("NSW: Welch's error, as scipy finds it", d0 / se0, by_scipy.statistic, rtol=1e-9)
 print(f"plain {d0:,.0f} ± {se0:.0f}; CUPED {d1:,.0f} ± {se1:.0f} dollars; correlations "
       f"{r[0]:.3f}, {r[1]:.3f}")
-
-# %%
 claim("NSW: the standard error falls by less than 1 %; correlation .7 would have made it 29 %",
       float(1 - se1 / se0), below=0.01, trivial=1 - math.sqrt(0.51))
 
@@ -1665,7 +1644,7 @@ def users_ratio(main, proxy):
     """Users that a proxy needs over those of the main metric, from sensitivities, eq. (52.17)."""
     return (main / proxy) ** 2
 
-# %%
+
 share, level, spread_q = map(np.array, ((0.5, 0.3, 0.2), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0)))
 draw = np.random.default_rng(36)
 strata = [draw.normal(m, s, (20_000, round(100 * q))).mean(1)
@@ -1703,7 +1682,7 @@ winsor
 # %%
 plain_row, *calmer = (winsor.loc[name] for name in (
     "as it is", "winsorised at 99 %", "proxy: log(1 + y)"))
-claim("winsorised revenue, its logarithm: smaller effects, sensitivities more than 1.5 times as high",
+claim("winsorised revenue and its logarithm: smaller effects, more than 1.5 times the sensitivity",
       [[row["effect"] / plain_row["effect"] < 1, row["sensitivity"] / plain_row["sensitivity"]]
        for row in calmer], above=[[0.5, 1.5]] * 2, trivial=[[0, 1]] * 2)
 claim("a proxy that the change does not move finds nothing: power below .1",
@@ -1714,14 +1693,15 @@ claim("a proxy that the change does not move finds nothing: power below .1",
 #
 # Three clocks run in an experiment. **Tenure** $a$: days since *this* user first met B. Curiosity wears
 # off, or a habit forms (learning a new menu). A common form is $u(a)=u_\infty+u_0e^{-a/h}$: a lasting
-# effect and one that fades in about $h$ days (below, $u_\infty=0$ and $h=7.5$). **Calendar**: the effect on a Saturday need not be that on a
-# Tuesday. **Arrival**: new users join every day, and they are other people.
+# effect and one that fades in about $h$ days (below, $u_\infty=0$ and $h=7.5$). **Calendar**: the effect on
+# a Saturday need not be that on a Tuesday. **Arrival**: new users join every day, and they are other
+# people.
 #
 # ### Four days against two weeks
 #
-# B helps from Friday to Sunday, does nothing on Thursday and disturbs from Monday to Wednesday, so that a whole
-# week sums to nothing. The experiment starts on a Thursday. **Predict** the share of significant runs after
-# 4, 7 and 14 days.
+# B helps from Friday to Sunday, does nothing on Thursday and disturbs from Monday to Wednesday, so that a
+# whole week sums to nothing. The experiment starts on a Thursday. **Predict** the share of significant runs
+# after 4, 7 and 14 days.
 
 # %%
 WEEKDAYS = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]
@@ -1809,7 +1789,7 @@ def _by_pandas(log, cohort=True, swap=1.0, running=False, own=False):
     lift = (swap * (mean["B"] - mean["A"])).to_numpy()
     return list(lift.cumsum() / np.arange(1, len(lift) + 1) if running else lift)
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 draw = np.random.default_rng(40)
 logs = [[(u, t, "AB"[u % 2], float(round(draw.normal(u % 2 * (u < 4), 0.5), 2)))
          for t in range(3) for u in range(8) if (u < 4 or t > 0) and not (u == 2 + size and t == 1)]
@@ -1868,9 +1848,9 @@ exercise("52.F", day_one_lift, [((log,), _by_pandas(log)) for log in logs], mist
 #
 # **Perpetual.** A team launches 50 changes a year. The true effects are small, $N(0, 0.5^2)$ in units of
 # the standard error of a test; what is significantly positive is shipped, and the sum of the *measured*
-# effects goes into the yearly report. A held-out group of 5 %, which got none of the changes, measures the sum
-# of the *true* ones, with $\sqrt{(1/.05+1/.95)/4}=2.29$ times the error of a half–half test. **Predict** the
-# ratio of the two sums, in the mean over 4,000 years.
+# effects goes into the yearly report. A held-out group of 5 %, which got none of the changes, measures the
+# sum of the *true* ones, with $\sqrt{(1/.05+1/.95)/4}=2.29$ times the error of a half–half test.
+# **Predict** the ratio of the two sums, in the mean over 4,000 years.
 
 # %%
 true = 0.5 * normal(4000, 50, seed=50)
@@ -1882,8 +1862,6 @@ held_out = real + far * normal(4000, seed=52)
 print(f"reported {reported.mean():.1f}, held out {held_out.mean():.1f}, "
       f"shipped a year {shipped.double().sum(1).mean():.1f}; the held-out group is significant in "
       f"{float((held_out > far * naive).double().mean()):.2f} of the years")
-
-# %%
 claim("the yearly report claims more than three times what the held-out group measures",
       float(reported.mean() / held_out.mean()), above=3, trivial=1.0)
 # normal prior: E[true | seen] = seen / 5
@@ -1901,9 +1879,9 @@ claim("shrunk by the share of true variance, .25/1.25, the report is right (4 st
 #
 # </details>
 #
-# Held-out users pay: with a share of 5 % and a sum of effects $D$, the product loses $0.05\,D$ a year. That is
-# the price of an estimate of $D$ with a standard error of 2.3, where $D\approx1$: one year of one team says
-# nothing; the held-out group pays for a whole company's launches, or in the mean over years.
+# Held-out users pay: with a share of 5 % and a sum of effects $D$, the product loses $0.05\,D$ a year. That
+# is the price of an estimate of $D$ with a standard error of 2.3, where $D\approx1$: one year of one team
+# says nothing; the held-out group pays for a whole company's launches, or in the mean over years.
 #
 # **Several factors.** A bigger banner and a banner at the top: each alone brings +0.1, both together only
 # +0.1 (they catch the same people). A 2 × 2 design gives both main effects and the **interaction** $(\bar
@@ -1979,9 +1957,9 @@ claim("random traffic says what the old ranking earns (4 standard errors); its p
 #
 # <details><summary>Answers</summary>
 #
-# (1) Reverse, on users who have had it for long. (2) Degrading, small, short, on few. (3) Perpetual: a held-out
-# share. (4) A/A on past data, many splits: p-values not uniform point at the error bars (clicks counted as
-# users), an SRM at the split.
+# (1) Reverse, on users who have had it for long. (2) Degrading, small, short, on few. (3) Perpetual: a
+# held-out share. (4) A/A on past data, many splits: p-values not uniform point at the error bars (clicks
+# counted as users), an SRM at the split.
 #
 # </details>
 #
@@ -2021,7 +1999,7 @@ def _clusters(rows, unit="cluster", ddof=1, root=True, pooled=False):
         return b.mean() - a.mean(), (b.mean() - a.mean()) / var.statistic
     return b.mean() - a.mean(), math.sqrt(var) if root else var
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 towns = [[(c, "AB"[c % 2], float(round(draw.normal(c % 3, 1),
                                        1))) for c in range(n) for _ in range(2 + c % 4)]
          for n in (5, 9)]
@@ -2178,7 +2156,7 @@ def week(k):
 
 # %%
 def reverse_week(world, runs, seed):
-    """B − A (runs,) of days 42 to 48: half of the first cohort, all on B since day 21, got A back."""
+    """B − A (runs,), days 42 to 48: half of the first cohort, all on B since day 21, got A back."""
     rng, days = np.random.default_rng(seed), np.arange(42, 49)
     size = np.rint(2 * n_cell[0]).astype(int)                          # (kind,)
     effect = LIFT * {"habit": (1 - 1 / ARRIVAL) ** days, "calendar": curve[days % 21],
@@ -2248,8 +2226,8 @@ fires.round(2)
 # <details><summary>The table in words</summary>
 #
 # Habit: only the cohort melts, and new users gain more. Calendar: prolonging brings the lift back. Others:
-# the cohort stays, new users gain less. Logger: SRM. The reverse experiment sees an effect in the calendar and
-# the others world; with the broken logger it sees what the logger lets through.
+# the cohort stays, new users gain less. Logger: SRM. The reverse experiment sees an effect in the calendar
+# and the others world; with the broken logger it sees what the logger lets through.
 #
 # </details>
 #
@@ -2268,6 +2246,58 @@ claim("tenure: new users gain more in the world of habit, less in that of others
       [scores["habit"]["tenure"].mean(), -scores["others"]["tenure"].mean()], above=1,
       trivial=[0, 0])
 
+# %% [markdown]
+# ### Exercise 52.H · Name the world · ●●○ · 6 min
+#
+# Three checks of one run have spoken: is the split broken (SRM), does the lift come back when the test is
+# prolonged, does it melt in the day-one cohort? Return "habit", "calendar", "others" or "logger". More than
+# one check can fire: the table says which to believe first.
+
+# %%
+def name_world(split_broken, lift_returns, cohort_melts):
+    """Three bools. Returns one of the four names."""
+    raise NotImplementedError
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+def _first_of(*suspects, otherwise="others"):
+    """The first suspect whose check has fired."""
+    return next((name for name, fired in suspects if fired), otherwise)
+
+
+exercise("52.H", name_world, [((s, p, c), "logger" if s else "calendar" if p else "habit" if c
+                               else "others") for s in (False, True) for p in (False, True)
+                              for c in (False, True)], mistakes={
+    "you blamed habit first: with a broken logger and in a season the cohort melts, too":
+        lambda s, p, c: _first_of(("habit", c), ("logger", s), ("calendar", p)),
+    "you blamed habit before the season: in a season the cohort melts, too":
+        lambda s, p, c: _first_of(("logger", s), ("habit", c), ("calendar", p)),
+    "you looked at the season first: with a broken split no other check counts":
+        lambda s, p, c: _first_of(("calendar", p), ("logger", s), ("habit", c)),
+    "you swapped habit and others: where others arrive, the cohort does not melt":
+        lambda s, p, c: _first_of(("logger", s), ("calendar", p), ("others", c), otherwise="habit"),
+})
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# In the column of the day-one cohort three worlds fire. Which columns fire in one world only?
+#
+# </details>
+# <details><summary>Solution 52.H</summary>
+#
+# ```python
+# def name_world(split_broken, lift_returns, cohort_melts):
+#     if split_broken:
+#         return "logger"
+#     if lift_returns:
+#         return "calendar"
+#     return "habit" if cohort_melts else "others"
+# ```
+#
+# SRM and prolonging each fire in one world only, and a broken measurement makes every other check void.
+#
+# </details>
+
 # %%
 def verdict(z):
     """World named by a fixed order of checks, one for each run."""
@@ -2285,10 +2315,9 @@ claim("logger first, then calendar, then cohort: over 80 % of the runs of each w
       np.diag(confusion), above=0.8, trivial=[0.25] * 4)
 confusion.round(2)
 
-# %% [markdown]
-# **Verdict.** First ask whether the measurement is right (SRM): a broken logger looks exactly like habit. Then
-# prolong by whole weeks, then follow the day-one cohort. Only a melting cohort with a healthy split and
-# without a season is habit; a reverse experiment confirms it, at the price of a month.
+# %% [markdown] **Verdict.** First ask whether the measurement is right (SRM): a broken logger looks exactly
+# like habit. Then prolong by whole weeks, then follow the day-one cohort. Only a melting cohort with a
+# healthy split and without a season is habit; a reverse experiment confirms it, at the price of a month.
 #
 # ### Case 2 · Four good days
 #
@@ -2334,8 +2363,6 @@ for name, split in (("old split", old_split), ("new salt", new_split)):
     d, s = difference_of(as_double(after), as_double(split))
     rows[name] = [float(d), float(s), float(d / s)]
 carry = pd.DataFrame(rows, ["B − A", "standard error", "z"]).T.round(3)
-
-# %%
 carry
 
 # %%
@@ -2347,10 +2374,10 @@ claim("B without any effect: 8 standard errors worse on the old split, within 4 
       [-carry.loc["old split", "z"] / 8, 4 / max(abs(carry.loc["new salt", "z"]), 1e-9)], above=1,
       trivial=[-carry.loc["new salt", "z"] / 8, 4 / abs(carry.loc["old split", "z"])])
 
-# %% [markdown]
-# **Verdict.** B still carries what the old B has done (**carry-over**). After a new salt half of the
-# annoyed sit in each group; the difference is fair. Changing the variant is a new experiment: new salt, new clock. (An A/A test on the days *before* the start, with the new split, would
-# show carry-over from an earlier experiment.)
+# %% [markdown] **Verdict.** B still carries what the old B has done (**carry-over**). After a new salt half
+# of the annoyed sit in each group; the difference is fair. Changing the variant is a new experiment: new
+# salt, new clock. (An A/A test on the days *before* the start, with the new split, would show carry-over
+# from an earlier experiment.)
 #
 # ### Case 4 · "Significance only .9"
 #
@@ -2445,7 +2472,7 @@ price["mean users"] = [1 + go_on.get(name, 0.0) for name in price.index]
 price.round(2)
 
 # %%
-no_more_users = [twins[name][1] for name in ("plan: CUPED, ρ = .7", "plan: proxy, sensitivity × 1.5")]
+no_more_users = [twins["plan: " + x][1] for x in ("CUPED, ρ = .7", "proxy, sensitivity × 1.5")]
 claim("CUPED and the proxy, with one test's users, find more than the reaction with its 1.12",
       no_more_users, above=twins["reaction: extend if p < .1"][1], trivial=[0.5] * 2)
 claim("twice the users for all find more than two looks, which need fewer: Pocock buys with users",
@@ -2583,42 +2610,43 @@ break_it()
 # $Z_k=S_k/\sqrt k$, где $S_k=\xi_1+\dots+\xi_k$, и при верной нулевой гипотезе $H_0$ (эффекта нет)
 # $\xi_j\sim N(0,1)$ независимы; значит, $\operatorname{Cov}(Z_j,Z_k)=\sqrt{j/k}$ при $j\le k$. Для каждой
 # проверки отдельно $\Pr(\lvert Z_k\rvert>1{,}96)=0{,}05$, но эксперимент остановят, если порог превышен
-# *хотя бы раз*: это называется подглядыванием (peeking), и $\Pr(\exists k\le K:\lvert Z_k\rvert>b)>\alpha$. Для независимых
-# проверок получилось бы $1-0{,}95^{96}=0{,}99$; на деле меньше, потому что соседние проверки положительно
-# коррелированы.
+# *хотя бы раз*: это называется подглядыванием (peeking), и $\Pr(\exists k\le K:\lvert Z_k\rvert>b)>\alpha$.
+# Для независимых проверок получилось бы $1-0{,}95^{96}=0{,}99$; на деле меньше, потому что соседние
+# проверки положительно коррелированы.
 #
 # Точное значение даёт рекурсия. Пусть $g_k$ — плотность $S_k$ на траекториях, не остановленных до проверки
 # $k$: $g_1=\varphi$ (плотность $N(0,1)$), $g_{k+1}(s)=\int_{-b\sqrt k}^{b\sqrt k}g_k(v)\varphi(s-v)\,dv$,
 # $\Pr(\text{остановлен к проверке }k)=1-\int_{-b\sqrt k}^{b\sqrt k}g_k(s)\,ds$. При $b=1{,}96$ вероятность
 # ошибки первого рода равна 0,05; 0,083; 0,107; 0,142; 0,193; 0,248 при 1, 2, 3, 5, 10, 20 проверках и
-# **0,37** при 96 (при одинаковом трафике в каждый час). С ростом числа проверок она стремится к 1: по закону
-# повторного логарифма с вероятностью 1 $\limsup\lvert S_k\rvert/\sqrt{2k\ln\ln k}=1$, поэтому $\lvert Z_k\rvert$ превысит любой порог. Кроме того, оценка
-# эффекта в момент такой остановки завышена («проклятие победителя»), а четыре дня — не целая неделя:
-# смещение из-за дней недели никакой поправкой на $\alpha$ не убрать.
+# **0,37** при 96 (при одинаковом трафике в каждый час). С ростом числа проверок она стремится к 1: по
+# закону повторного логарифма с вероятностью 1 $\limsup\lvert S_k\rvert/\sqrt{2k\ln\ln k}=1$, поэтому
+# $\lvert Z_k\rvert$ превысит любой порог. Кроме того, оценка эффекта в момент такой остановки завышена
+# («проклятие победителя»), а четыре дня — не целая неделя: смещение из-за дней недели никакой поправкой на
+# $\alpha$ не убрать.
 #
 # *Что можно сделать.* (1) Заранее зафиксировать размер выборки и проверить гипотезу один раз; до этого
-# следить только за тем, чтобы ничего не сломалось (защитные метрики). (2) Групповой последовательный критерий
-# (проверки запланированы): $\Pr_{H_0}(\exists k:\lvert Z_k\rvert>b_k)=\alpha$; границы Покока $b_k=c$ или О'Брайена —
-# Флеминга $b_k=c\sqrt{K/k}$ (строгие в начале, около 2,2 в конце при $K=96$); $c$ находят с помощью той же рекурсии.
-# (3) Функция расходования $\alpha$: заранее задать возрастающую $\alpha^*(f)$ от доли $f$ набранных
-# пользователей, $\alpha^*(1)=\alpha$; на проверку $k$ тратится $\alpha^*(f_k)-\alpha^*(f_{k-1})$. (4)
-# Поправка Бонферрони $\alpha/K$: корректна, но слишком консервативна. (5) p-значение, корректное в любой
-# момент времени (always-valid), при нормальном $d_k$ и известной стандартной ошибке $s_k$ (если $s_k$
-# оценивается, первые проверки пропускают, пока группы не станут достаточно большими; этот порог задают
-# заранее): усредняем отношение правдоподобия по $\delta\sim
+# следить только за тем, чтобы ничего не сломалось (защитные метрики). (2) Групповой последовательный
+# критерий (проверки запланированы): $\Pr_{H_0}(\exists k:\lvert Z_k\rvert>b_k)=\alpha$; границы Покока
+# $b_k=c$ или О'Брайена — Флеминга $b_k=c\sqrt{K/k}$ (строгие в начале, около 2,2 в конце при $K=96$); $c$
+# находят с помощью той же рекурсии. (3) Функция расходования $\alpha$: заранее задать возрастающую
+# $\alpha^*(f)$ от доли $f$ набранных пользователей, $\alpha^*(1)=\alpha$; на проверку $k$ тратится
+# $\alpha^*(f_k)-\alpha^*(f_{k-1})$. (4) Поправка Бонферрони $\alpha/K$: корректна, но слишком
+# консервативна. (5) p-значение, корректное в любой момент времени (always-valid), при нормальном $d_k$ и
+# известной стандартной ошибке $s_k$ (если $s_k$ оценивается, первые проверки пропускают, пока группы не
+# станут достаточно большими; этот порог задают заранее): усредняем отношение правдоподобия по $\delta\sim
 # N(0,\tau^2)$: $\Lambda_k=\sqrt{\frac{s_k^2}{s_k^2+\tau^2}}\exp\frac{\tau^2d_k^2}{2s_k^2(s_k^2+\tau^2)}$.
 # При $H_0$ это мартингал с $\mathbb E\Lambda_k=1$. Пусть $T$ — первое $k\le K$, при котором
-# $\Lambda_k\ge1/\alpha$ (если такого нет, $T=K$). Тогда по теореме об остановке ($T\le K$) $1=\mathbb E\Lambda_T\ge\frac1\alpha\Pr(\exists
-# k\le K:\Lambda_k\ge\frac1\alpha)$ — неравенство Вилля, верное при любом $K$. Поэтому на
-# $p_k=\min(1,1/\max_{j\le k}\Lambda_j)$ можно смотреть когда угодно.
+# $\Lambda_k\ge1/\alpha$ (если такого нет, $T=K$). Тогда по теореме об остановке ($T\le K$) $1=\mathbb
+# E\Lambda_T\ge\frac1\alpha\Pr(\exists k\le K:\Lambda_k\ge\frac1\alpha)$ — неравенство Вилля, верное при
+# любом $K$. Поэтому на $p_k=\min(1,1/\max_{j\le k}\Lambda_j)$ можно смотреть когда угодно.
 #
 # *Цена* (14 ежедневных проверок, эффект, который одна проверка в конце находит с мощностью 0,80):
 # подглядывание без поправки — ошибка первого рода 0,22; Покок — 0,05, мощность 0,67, в среднем 9,6 дня;
-# О'Брайен — Флеминг — 0,05; 0,78; 10,7 дня; p-значение, корректное в любой момент времени — 0,01; 0,48; 11,6 дня; одна
-# проверка — 0,05; 0,80; 14 дней. В любом случае нужны две полные недели.
+# О'Брайен — Флеминг — 0,05; 0,78; 10,7 дня; p-значение, корректное в любой момент времени — 0,01; 0,48;
+# 11,6 дня; одна проверка — 0,05; 0,80; 14 дней. В любом случае нужны две полные недели.
 #
-# **Typical mistake.** "96 tests, so $1-.95^{96}=.99$", or Bonferroni as the only remedy. And to stop early with
-# O'Brien–Fleming on a Sunday: its type I error is fine, its week is not whole.
+# **Typical mistake.** "96 tests, so $1-.95^{96}=.99$", or Bonferroni as the only remedy. And to stop early
+# with O'Brien–Fleming on a Sunday: its type I error is fine, its week is not whole.
 #
 # **Типичная ошибка.** «96 проверок, значит, $1-0{,}95^{96}=0{,}99$», или поправка Бонферрони как единственное
 # средство. И ранняя остановка по О'Брайену — Флемингу в воскресенье: ошибка первого рода под контролем, но
