@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -98,6 +99,25 @@ def test_always_valid_in_batches(nb):
     assert torch.equal((ends[..., 0] > 0) | (ends[..., 1] < 0), now < 0.1)
 
 
+def test_any_tau_that_is_one_number(nb):
+    ends = [nb["always_valid_interval"]([0.5], [1.0], tau) for tau in (0.3, [0.3], d(0.3), np.float32(0.3))]
+    assert all(torch.allclose(e, ends[0], rtol=1e-6) for e in ends)
+    tiny = nb["always_valid_interval"]([0.0], [1.0], 1e-9)[0, 1]                                      # to first order s**2 / tau * sqrt(2 ln(1 / alpha))
+    assert float(tiny) == pytest.approx(1e9 * math.sqrt(2 * math.log(20)), rel=1e-6)
+
+
+def test_bounds_are_the_edge_of_the_interval(nb):
+    k = torch.arange(1, 41).double()
+    half = nb["always_valid_interval"](torch.zeros(40), k.rsqrt(), 0.7)[:, 1]
+    assert torch.allclose(nb["always_valid_bounds"](40, 0.7), half * k.sqrt())
+
+
+def test_spending_bounds_of_many_looks(nb):
+    f = nb["spending_bounds"]
+    b = f(12)
+    assert (b[1:] <= b[:-1]).all() and float(nb["crossing_probability"](b)[-1]) == pytest.approx(0.05, abs=1e-5)
+
+
 def test_huge_effects_do_not_overflow(nb):
     assert nb["always_valid_p"]([1e6], [1e-3], 1.0).tolist() == [0]
     assert nb["always_valid_interval"]([1e6], [1e-3], 1.0).isfinite().all()
@@ -105,7 +125,9 @@ def test_huge_effects_do_not_overflow(nb):
 
 @pytest.mark.parametrize("arguments, word", [(([1.0], [1.0], 0.0), "tau"), (([1.0], [1.0], -1.0), "tau"), (([1.0], [0.0], 1.0), "standard error"),
                                              (([1.0], [-1.0], 1.0), "standard error"), (([NAN], [1.0], 1.0), "difference"), (([1.0], [INF], 1.0), "standard_error"),
-                                             (([1.0, 2.0, 3.0], [1.0, 2.0], 1.0), "n_looks"), (([], [], 1.0), "empty"), (([1.0], [1.0], NAN), "tau")])
+                                             (([1.0, 2.0, 3.0], [1.0, 2.0], 1.0), "n_looks"), (([], [], 1.0), "empty"), (([1.0], [1.0], NAN), "tau"),
+                                             ((np.ones((2, 3)), np.ones((4, 3)), 1.0), "n_looks"), (([1.0], [1.0, 2.0], 1.0), "n_looks"),
+                                             (([1.0], [1.0], [0.3, 0.4]), "tau must be one number"), (([1.0], [1.0], "wide"), "tau needs numbers")])
 @pytest.mark.parametrize("name", ["always_valid_p", "always_valid_interval"])
 def test_bad_looks_are_refused(nb, name, arguments, word):
     with pytest.raises(ValueError, match=word):
@@ -134,7 +156,8 @@ def test_adjusted_p_values_by_hand(nb, name):
 
 
 @pytest.mark.parametrize("name", ADJUSTED)
-@pytest.mark.parametrize("bad", [[0.1, 1.1], [-0.1], [NAN, 0.1], [], 0.5])
+@pytest.mark.parametrize("bad", [[0.1, 1.1], [-0.1], [NAN, 0.1], [], 0.5, {"a": 0.1}, (p for p in [0.1]), ["0.1"], [[0.1], [0.1, 0.2]], [0.1 + 1j],
+                                 torch.tensor([1j]), np.ma.array([0.1, 0.2], mask=[0, 1])])
 def test_bad_p_values_are_refused(nb, name, bad):
     with pytest.raises(ValueError):
         nb[name](bad)
@@ -143,11 +166,13 @@ def test_bad_p_values_are_refused(nb, name, bad):
 # ---- CUPED ------------------------------------------------------------------------------------------------------------------
 
 def test_cuped_by_hand(nb):
-    result = nb["cuped"]([1.0, 2.0, 6.0], [0.0, 1.0, 2.0])                                             # slope 2.5
+    result = nb["cuped"]([1.0, 2.0, 6.0, 3.0], [0.0, 1.0, 2.0, 1.0])                                   # slope 2.5
     assert float(result.theta) == pytest.approx(2.5) and result.theta.ndim == 0
-    assert result.adjusted.tolist() == pytest.approx([3.5, 2.0, 3.5]) and float(result.adjusted.mean()) == pytest.approx(3.0)
-    two = nb["cuped"](np.array([1.0, 2, 6, 4]), np.array([[0, 1], [1, 0], [2, 5], [3, 1]], dtype=np.float32))
-    assert two.theta.shape == (2,) and float(two.adjusted.mean()) == pytest.approx(13 / 4)
+    assert result.adjusted.tolist() == pytest.approx([3.5, 2.0, 3.5, 3.0]) and float(result.adjusted.mean()) == pytest.approx(3.0)
+    two = nb["cuped"](np.array([1.0, 2, 6, 4, 7]), np.array([[0, 1], [1, 0], [2, 5], [3, 1], [3, 2]], dtype=np.float32))
+    assert two.theta.shape == (2,) and float(two.adjusted.mean()) == pytest.approx(4.0)
+    bools = pd.DataFrame({"before": [0.0, 1, 2, 5, 3], "new": [True, False, True, True, False]})       # an object array for numpy
+    assert nb["cuped"](pd.Series([1.0, 2, 6, 3, 4], index=range(4, 9)), bools).theta.shape == (2,)
 
 
 def test_cuped_does_not_depend_on_units(nb):
@@ -157,7 +182,9 @@ def test_cuped_does_not_depend_on_units(nb):
 
 
 @pytest.mark.parametrize("y, x, word", [
-    ([1.0, 2, 3], [1.0, 1, 1], "constant"), ([1.0, 2, 3], [[1.0, 2], [2, 4], [3, 6]], "follows from the others"),
+    ([1.0, 2, 3, 4], [1.0, 1, 1, 1], "constant"), ([1.0, 2, 3, 4, 5], [[1.0, 2], [2, 4], [3, 6], [1, 2], [0, 0]], "follows from the others"),
+    ([1.0, 2, 4], [1.0, 3, 2], "too few"), (d(1.0, 2, 4, 5), torch.randn(4, 2), "too few"), ([1.0, 2, 3, 4], ["a", "b", "c", "d"], "x needs numbers"),
+    (np.ma.array([1.0, 2, 600, 4], mask=[0, 0, 1, 0]), [1.0, 2, 3, 5], "masked"), ([1.0, 2, 3, 4], np.ma.array([1.0, 2, 600, 4], mask=[0, 0, 1, 0]), "masked"),
     ([1.0, 2, 3], [1.0, NAN, 2], "0/1 column"), ([1.0, 2, 3], [1.0, 2], "x is"), ([1.0, NAN, 3], [1.0, 2, 3], "y must be finite"),
     ([[1.0, 2]], [[1.0, 2]], "y is"), ([], [], "empty"), ([1.0, 2, 3], [1.0, INF, 2], "0/1 column")])
 def test_bad_covariates_are_refused(nb, y, x, word):
@@ -175,7 +202,7 @@ def test_both_clocks_give_one_curve_for_other_cohorts():
 
 
 def test_exercises_do_not_repeat_a_mistake_as_the_solution():
-    assert sorted(BOOK.solutions) == [f"52.{letter}" for letter in "ABCDEFG"]
+    assert sorted(BOOK.solutions) == [f"52.{letter}" for letter in "ABCDEFGH"]
 
 
 WRONG = [
@@ -189,20 +216,22 @@ WRONG = [
     ("spent = 2 * two_sided(stats.norm.isf(probability(alpha) / 4)", "spent = two_sided(stats.norm.isf(probability(alpha) / 2)", "52.5"),
     ("tau**2 * d**2 / (2 * s2 * (s2 + tau**2))", "tau**2 * d**2 / (s2 * (s2 + tau**2))", "52.6"),
     ("return (s2 / (s2 + tau**2)).log() / 2 +", "return (s2 / (s2 + tau**2)).log() +", "52.7"),
-    ("bound_of = ((1 + s_look**2 / 0.09) * (-2 * math.log(0.05)", "bound_of = ((1 + s_look**2 / 0.09) * (-math.log(0.05)", "52.8"),
-    ("(ratio.log() - 2 * math.log(alpha))", "(ratio.log() - math.log(alpha))", "52.9"),
-    ("1 - 0.95**40, atol=error", "40 * 0.05 / 2, atol=error", "52.10"),
+    ("(math.log(400) + (1 + tau**2 / s2).log())", "(math.log(20) + (1 + tau**2 / s2).log())", "52.8"),
+    ("(math.log(400) + (1 + tau**2 / s2).log())", "(math.log(400) + (1 + tau / s2).log())", "52.9"),
+    ("(torch.log1p(tau**2 / s2) - 2 * math.log(alpha))", "(torch.log1p(tau**2 / s2) - math.log(alpha))", "52.9"),
+    ("return 1 - (1 - alpha) ** m", "return m * alpha * (1 - alpha) ** (m - 1)", "52.10"),
     ("factor = torch.arange(p.shape[-1], 0, -1, dtype=torch.float64", "factor = torch.arange(p.shape[-1], 0, -1, dtype=torch.float64).flip(-1).to(dtype=torch.float64",
      "52.11"),
     ("return (p * p.shape[-1]).clamp(max=1)", "return (p / p.shape[-1]).clamp(max=1)", "52.11"),
+    ("return (p * p.shape[-1]).clamp(max=1)", "return (p * p.shape[1]).clamp(max=1)", "52.11"),
     ("stepped = scaled.flip(-1).cummin(-1).values.flip(-1).clamp(max=1)", "stepped = scaled.clamp(max=1)", "52.12"),
-    ("V, R = found[:, 4:].sum(1).double(), found.sum(1).double()", "V, R = found[:, 4:].sum(1).double(), found[:, 4:].sum(1).double()", "52.13"),
+    ("V, R = rejected[:, 4:].sum(1).double(), rejected.sum(1).double()", "V, R = rejected[:, 4:].sum(1).double(), rejected[:, 4:].sum(1).double()", "52.13"),
     ("return Cuped(y - centred @ theta", "return Cuped(y + centred @ theta", "52.14"),
     ("with_theirs = difference_of(y - fit.params[2] * x, w)[0]", "with_theirs = difference_of(y + fit.params[2] * x, w)[0]", "52.15"),
-    ("inside = share @ spread_q**2 / 100", "inside = share**2 @ spread_q**2 / 100", "52.16"),
-    ("(0.02 / 0.05) ** 2, rtol=1e-6", "0.02 / 0.05, rtol=1e-6", "52.17"),
+    ("return share @ sd**2 / n", "return share**2 @ sd**2 / n", "52.16"),
+    ("return (main / proxy) ** 2", "return main / proxy", "52.17"),
     ("fade = (1 - 1 / ARRIVAL) ** day", "fade = (1 - 1 / (ARRIVAL + 1)) ** day", "52.18"),
-    ("same.mean(1).var() * 100, 1 + 99 * 0.05", "same.mean(1).var() * 100, 1 + 100 * 0.05 ** 2", "52.19"),
+    ("return 1 + (M - 1) * kappa", "return 1 + M * kappa", "52.19"),
     ("return 2 * stats.norm.sf(b) + 2 * integrate.quad(inner, low, b)[0]", "return 2 * stats.norm.sf(b) + integrate.quad(inner, low, b)[0]", "52.20"),
 ]
 test_wrong, test_right, test_every = wrong_variant_tests(BOOK, WRONG)
