@@ -2100,7 +2100,7 @@ claim("the price: split by district the estimate varies more than 1.1 times as m
 # | world | what happens | the truth about B |
 # |---|---|---|
 # | habit | the effect on a person fades with tenure | worth nothing in the end |
-# | calendar | a season of 21 days (weekdays cannot melt over weeks) | worth its average over the season |
+# | calendar | a season of 21 days; B helps at its start (weekdays alone melt nothing) | worth its average over the season |
 # | others | new users arrive whom B does not help | worth as much as on day 1, to the old users |
 # | logger | a bug drops more and more rows of heavy users, in B only | worth as much as on day 1, to all |
 #
@@ -2582,9 +2582,8 @@ break_it()
 # by }k)=1-\int_{-b\sqrt k}^{b\sqrt k}g_k$. For $b=1.96$: .05, .083, .107, .142, .193, .248 at 1, 2, 3, 5,
 # 10, 20 looks, and **.37** at 96 (equal traffic in each hour). With ever more looks it tends to 1 (law of the
 # iterated logarithm: with probability 1 $\limsup\lvert S_k\rvert/\sqrt{2k\ln\ln k}=1$, so $\lvert
-# Z_k\rvert$ exceeds every bound). Moreover the
-# estimate at such a stop is too large (winner's curse), and four days are no whole week: weekday effects
-# are a bias that no correction of $\alpha$ removes.
+# Z_k\rvert$ exceeds every bound). Moreover the estimate at such a stop is too large (winner's curse), and four
+# days are no whole week: weekday effects are a bias that no correction of $\alpha$ removes.
 #
 # *What can be done.* (1) Fix the sample size beforehand and test once; look at guardrails only. (2) Group
 # sequential bounds, with planned looks and $\Pr_{H_0}(\exists k:\lvert Z_k\rvert>b_k)=\alpha$: Pocock
