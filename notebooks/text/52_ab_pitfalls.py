@@ -570,8 +570,8 @@ def group_sequential_bounds(n_looks, alpha=0.05, kind="pocock"):
     return c * shape
 
 # %%
-table = {2: (2.178, 1.977), 3: (2.289, 2.004), 4: (2.361, 2.024), 5: (2.413, 2.040),
-         10: (2.555, 2.087)}                        # Jennison and Turnbull (2000)
+table = {1: (1.96, 1.96), 2: (2.178, 1.977), 3: (2.289, 2.004), 4: (2.361, 2.024),
+         5: (2.413, 2.040), 10: (2.555, 2.087)}               # Jennison and Turnbull (2000)
 for column, kind in enumerate(("pocock", "obrien-fleming")):
     check("52.4", f"{kind}: the published constants", [group_sequential_bounds(K, kind=kind)[-1]
           for K in table], [row[column] for row in table.values()], atol=6e-4)
@@ -1063,13 +1063,13 @@ hours = np.arange(1, 97)
 by_hour = {"looked at once": (torch.full((96,), naive, dtype=torch.float64), "-"),
            "Pocock": (group_sequential_bounds(96), "--"),
            "O'Brien–Fleming": (group_sequential_bounds(96, kind="obrien-fleming"), ":")}
-fig, ax = plt.subplots(figsize=(7.5, 3.8), dpi=100)
+fig, ax = plt.subplots(figsize=(7.5, 3.8), dpi=90)
 crossers = (live_p < 0.05).any(1)
 for p, red in zip(live_p, crossers):
     since = int((p < 0.05).int().argmax()) if red else 96
-    ax.plot(hours[:since + 1], p[:since + 1], color="#9fb0c0", ls="-", lw=0.6, alpha=0.5)
-    ax.plot(hours[since:], p[since:], color="#c0392b", ls="-", lw=0.6, alpha=0.5)
-    ax.plot(hours[since:since + 1], p[since:since + 1], "o", color="#8e1b10", ms=4)
+    for part, color, layer in ((slice(since + 1), "#c9d3de", 1), (slice(since, 96), "#c0392b", 2)):
+        ax.plot(hours[part], p[part], color=color, ls="-", lw=0.6, antialiased=False, zorder=layer)
+    ax.plot(hours[since:since + 1], p[since:since + 1], "o", color="#8e1b10", ms=4, zorder=4)
 for name, (b, style) in by_hour.items():
     ax.plot(hours, two_sided(b).clamp(min=1e-5), color="black", ls=style, lw=1.6, zorder=3,
             label=name)
