@@ -1063,7 +1063,7 @@ hours = np.arange(1, 97)
 by_hour = {"looked at once": (torch.full((96,), naive, dtype=torch.float64), "-"),
            "Pocock": (group_sequential_bounds(96), "--"),
            "O'Brien–Fleming": (group_sequential_bounds(96, kind="obrien-fleming"), ":")}
-fig, ax = plt.subplots(figsize=(7.5, 3.8), dpi=90)
+fig, ax = plt.subplots(figsize=(7.5, 3.8), dpi=80)
 crossers = (live_p < 0.05).any(1)
 for p, red in zip(live_p, crossers):
     since = int((p < 0.05).int().argmax()) if red else 96
@@ -1073,10 +1073,10 @@ for p, red in zip(live_p, crossers):
 for name, (b, style) in by_hour.items():
     ax.plot(hours, two_sided(b).clamp(min=1e-5), color="black", ls=style, lw=1.6, zorder=3,
             label=name)
-ax.set(yscale="log", ylim=(5e-4, 1.1), xlim=(1, 96), xlabel="hour", ylabel="p-value",
+ax.set(yscale="log", ylim=(2e-4, 1.1), xlim=(1, 96), xlabel="hour", ylabel="p-value",
        title=f"No effect at all: {int(crossers.sum())} of {HUNDRED} experiments were "
              "“significant” at some hour")
-ax.legend(loc="lower right", frameon=True, framealpha=1, edgecolor="none")
+ax.legend(loc="lower right", ncol=3)
 plt.show()
 
 # %%
