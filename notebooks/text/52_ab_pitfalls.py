@@ -441,6 +441,7 @@ claim("eight quiet hours a day: about .45 if the test starts with them, .34 if w
       by_night, [0.449, 0.341], atol=0.02, trivial=[float(by_looks[-1])] * 2)
 
 # %% [markdown]
+# Equal steps are an assumption: what counts is the *information* that has come by each look,
 # here its share of the users. α-spending (52.5) will use it.
 #
 # And with more looks? By the law of the iterated logarithm $\lvert S_k\rvert$ exceeds $0.99\sqrt{2k\ln\ln
@@ -910,6 +911,7 @@ right.legend(loc="upper right", frameon=True, framealpha=1, edgecolor="none")
 plt.show()
 
 # %% [markdown]
+# **The choice of τ.** Relative to the fixed interval it is narrowest near the look at which
 # $s_k$ is about a third of $\tau$; take $\tau$ of the size of the effect that you hope for, before the
 # data. A wrong $\tau$ costs width, not validity: (52.8) holds for each, if $d_k$ is normal and $s_k$ its
 # true standard error **from the first look on**. With an estimated $s_k$, a small group and a rare event
@@ -1131,9 +1133,9 @@ def _slips(p, factor=lambda m, j: m - j, monotone=True, back=True, cap=1.0):
     return list(out if back else step)
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-rows = [[0.03, 0.01, 0.04], [0.6, 0.4, 0.7], [0.9, 0.02, 0.021, 0.5], [0.04, 0.04],
-        [0.012, 0.3, 0.011, 0.013, 0.7]]
-exercise("52.D", my_holm, [((p,), multipletests(p, method="holm")[1]) for p in rows], mistakes={
+lists = [[0.03, 0.01, 0.04], [0.6, 0.4, 0.7], [0.9, 0.02, 0.021, 0.5], [0.04, 0.04],
+         [0.012, 0.3, 0.011, 0.013, 0.7]]
+exercise("52.D", my_holm, [((p,), multipletests(p, method="holm")[1]) for p in lists], mistakes={
     "you divided by the number of tests: the adjusted p-value is m·p, it is α that is divided":
         lambda p: _slips(p, lambda m, j: 1 / (m - j)),
     "you multiplied all by m: that is Bonferroni": lambda p: _slips(p, lambda m, j: m),
@@ -1855,9 +1857,9 @@ exercise("52.F", day_one_lift, [((log,), _by_pandas(log)) for log in logs], mist
 
 # %%
 true = 0.5 * normal(4000, 50, seed=50)
-seen = true + normal(4000, 50, seed=51)
-shipped = seen > naive
-reported, real = (seen * shipped).sum(1), (true * shipped).sum(1)
+noisy = true + normal(4000, 50, seed=51)
+shipped = noisy > naive
+reported, real = (noisy * shipped).sum(1), (true * shipped).sum(1)
 far = math.sqrt((1 / 0.05 + 1 / 0.95) / 4)
 held_out = real + far * normal(4000, seed=52)
 print(f"reported {reported.mean():.1f}, held out {held_out.mean():.1f}, "
@@ -1865,7 +1867,7 @@ print(f"reported {reported.mean():.1f}, held out {held_out.mean():.1f}, "
       f"{float((held_out > far * naive).double().mean()):.2f} of the years")
 claim("the yearly report claims more than three times what the held-out group measures",
       float(reported.mean() / held_out.mean()), above=3, trivial=1.0)
-# normal prior: E[true | seen] = seen / 5
+# normal prior: E[true | noisy] = noisy / 5
 expected = float((reported / 5).mean())
 claim("shrunk by the share of true variance, .25/1.25, the report is right (4 standard errors)",
       float(abs(held_out.mean() - expected)),
@@ -2317,6 +2319,7 @@ claim("logger first, then calendar, then cohort: over 80 % of the runs of each w
 confusion.round(2)
 
 # %% [markdown]
+# **Verdict.** First ask whether the measurement is right (SRM): a broken logger looks exactly
 # like habit. Then prolong by whole weeks, then follow the day-one cohort. Only a melting cohort with a
 # healthy split and without a season is habit; a reverse experiment confirms it, at the price of a month.
 #
@@ -2376,6 +2379,7 @@ claim("B without any effect: 8 standard errors worse on the old split, within 4 
       trivial=[-carry.loc["new salt", "z"] / 8, 4 / abs(carry.loc["old split", "z"])])
 
 # %% [markdown]
+# **Verdict.** B still carries what the old B has done (**carry-over**). After a new salt half
 # of the annoyed sit in each group; the difference is fair. Changing the variant is a new experiment: new
 # salt, new clock. (An A/A test on the days *before* the start, with the new split, would show carry-over
 # from an earlier experiment.)
