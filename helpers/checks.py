@@ -125,9 +125,18 @@ def _alike(attempt, wrong, args, atol):
         except Exception as error:
             answers.append(type(error).__name__)
     try:
-        return _unequal(*answers, atol) is None
+        return _unequal(*map(_without_nan, answers), atol) is None
     except Exception:       # two answers that cannot be compared are not alike
         return False
+
+
+def _without_nan(answer):
+    """The answer with a number for each NaN: two functions that stumble over the same 0/0 are alike."""
+    if isinstance(answer, tuple):
+        return tuple(map(_without_nan, answer))
+    if isinstance(answer, (float, torch.Tensor, np.ndarray, np.floating)) and not _is_flag(answer):
+        return np.nan_to_num(_array(answer, "answer", "exercise"), nan=1.2345e6)
+    return answer
 
 
 def _parameters_changed(page):
@@ -268,6 +277,8 @@ def _worst(errors, ours, reference):
 def _unequal(got, expected, atol):
     """One line that says how `got` misses `expected`, or None."""
     seen = f"expected {_short(expected)}, got {_short(got)}"
+    if _short(got) == _short(expected) and _short(got).startswith("an array"):
+        seen = f"{_short(got)} with other values was expected"
     plain = (str, bytes, bool, np.bool_, dict, set, type(None))
     got = bool(got) if _is_flag(got) else got
     if isinstance(expected, plain) or (isinstance(expected, (list, tuple)) and any(isinstance(e, plain) for e in expected)):

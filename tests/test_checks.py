@@ -344,3 +344,17 @@ def test_exercise_uses_its_tolerance(capsys):
 def test_exercise_without_cases_is_refused():
     with pytest.raises(ValueError, match="no cases"):
         exercise("43.A", lambda x: x, [])
+
+
+def test_a_mistake_that_makes_nan_is_recognised(capsys):
+    zeros = np.array([0.5, 0.5, 0.0])
+    entropy = lambda p: -(p[p > 0] * np.log(p[p > 0])).sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exercise("9.A", lambda p: -(np.log(p) * p).sum(), [((zeros,), entropy(zeros))],
+                 mistakes={"0 log 0 is 0, not NaN": lambda p: -(p * np.log(p)).sum()})
+    assert "Perhaps 0 log 0 is 0, not NaN." in capsys.readouterr().out
+
+
+def test_long_answers_of_the_right_shape_say_that_the_values_differ(capsys):
+    exercise("9.B", lambda x: x + 1, [((np.zeros(13),), np.zeros(13))])
+    assert "an array of shape (13,) with other values was expected; largest absolute error 1" in capsys.readouterr().out

@@ -390,7 +390,7 @@ def test_full_run_figures_are_filled_not_typed(monkeypatch):
 
 
 @pytest.mark.parametrize("value, error, says", [(0.91384, 0.0041, "0.914 ± 0.004"), (103.68, 0.3, "103.7 ± 0.3"), (1.8864, 0.0042, "1.886 ± 0.004"),
-                                                (27.2137, None, "27.21"), (0.16934, None, "0.169"), (500.0, None, "500"), (0.0, None, "0")])
+                                                (27.2137, None, "27.21"), (0.16934, None, "0.169"), (0.95, 1e-16, "0.950"), (500.0, None, "500"), (0.0, None, "0")])
 def test_figures_are_written_with_the_digits_that_count(value, error, says):
     assert course.shown(value, error) == says
 

@@ -282,7 +282,7 @@ def keep(number, run):
 
 def shown(value, error=None):
     """A measured number for readers: 0.9138 ± 0.0041 → "0.914 ± 0.004"; without an error three or four digits that count."""
-    if error:
+    if error and error > 1e-9 * abs(value):     # below that the spread is rounding
         digits = max(0, -math.floor(math.log10(error)))
         return f"{value:.{digits}f} ± {error:.{digits}f}"
     if float(value).is_integer():           # a count
