@@ -121,6 +121,13 @@ PROBES = [
     Probe("51", "mann_whitney_u", (grid(6), grid(5, step=2))),
     Probe("51", "srm_test", (t(30, 50, 20), [0.25, 0.5, 0.25])),
     Probe("51", "ratio_metric", (grid(6), grid(6, step=2) + 1)),
+    Probe("52", "cuped", (grid(8), grid(8, step=5)), loose=5e-3),
+    Probe("52", "always_valid_p", (grid(3, 5), grid(3, 5, step=2) + 1, 1.0), loose=5e-3),
+    Probe("52", "always_valid_interval", (grid(3, 5), grid(3, 5, step=2) + 1, 1.0), loose=5e-3),
+    Probe("52", "crossing_probability", (t(3, 2, 2), 1.0), loose=5e-3),
+    Probe("52", "bonferroni", (t(0, 1, 1, 0, 0).reshape(1, 5),)),
+    Probe("52", "holm", (t(0, 1, 1, 0, 0),)),
+    Probe("52", "benjamini_hochberg", (t(0, 1, 1, 0, 0),)),
 ]
 KINDS = {
     "numpy": lambda x: x.numpy().copy(),

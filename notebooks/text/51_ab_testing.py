@@ -70,7 +70,7 @@
 # </details>
 #
 # <!-- navigation -->
-# previous: [47 Two towers](47_two_tower.ipynb) · map: [00 Start here](00_start_here.ipynb)
+# previous: [47 Two towers](47_two_tower.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [52 A/B pitfalls](52_ab_pitfalls.ipynb)
 # <!-- /navigation -->
 
 # %% tags=["hide-input"]
@@ -3046,5 +3046,5 @@ break_it()
 # - Kohavi, Tang, Xu (2020). *Trustworthy Online Controlled Experiments*. Cambridge University Press.
 #
 # <!-- navigation -->
-# previous: [47 Two towers](47_two_tower.ipynb) · map: [00 Start here](00_start_here.ipynb)
+# previous: [47 Two towers](47_two_tower.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [52 A/B pitfalls](52_ab_pitfalls.ipynb)
 # <!-- /navigation -->
