@@ -358,7 +358,7 @@ MUTANTS = [
     ("torch.linalg.solve(left, (W * A) @ Q)", "torch.linalg.solve(left, A @ Q)", "43.18"),
     ("torch.linalg.lstsq(Q_u, r_u[:, None])", "torch.linalg.lstsq(Q_u, -r_u[:, None])", "43.5"),
     ("Q = weighted_half_step(A.mT, W.mT, P, lam)", "Q = weighted_half_step(A.mT, torch.ones_like(W.mT), P, lam)", "43.17"),
-    ("P = weighted_half_step(A, W, Q, lam)", "P = weighted_half_step(A, W, Q, lam + 0.1)", "43.19"),
+    ("left = left + lam * torch.eye(Q.shape[-1]).to(Q)", "left = left + (lam + 0.1) * torch.eye(Q.shape[-1]).to(Q)", "43.19"),
     ("Z, target = Q[items], values - model.mu - model.b_i[items]", "Z, target = Q[items], values - model.mu + model.b_i[items]", "43.20"),
     ("Z, target = Q[items], values - model.mu - model.b_i[items]", "Z, target = Q[items], values - model.b_i[items]", "43.20"),
     ("rows = torch.cat([Z, lam**0.5 * torch.eye(Z.shape[1]).to(Z)])", "rows = torch.cat([Z, lam * torch.eye(Z.shape[1]).to(Z)])", "43.20"),
