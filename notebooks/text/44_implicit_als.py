@@ -250,7 +250,7 @@ def tables(user, item, n, m, alpha, confidence, add=1.0, empty=1.0, once=False, 
     c = both + alpha + 0 * r if confidence == "constant" else add + alpha * r
     return (r if clicks else (r > 0).double()), torch.where(r > 0, c, empty)
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 events = torch.tensor([0, 1, 0, 2, 0, 1]), torch.tensor([1, 0, 1, 2, 3, 0])
 cases_A = [(args, tables(*args)) for args in (
     (*events, 3, 4, 10.0, "constant"), (*events, 4, 4, 10.0, "linear"),
@@ -472,7 +472,7 @@ def implicit_model(**options):
         model = implicit.als.AlternatingLeastSquares(dtype=np.float32, **options)
     return model
 
-
+# %% tags=["hide-input"]
 def implicit_user(Q, r, alpha, lam):
     """implicit's half-step for one user with counts r (m,), for given item vectors Q (m, d)."""
     model = implicit_model(factors=Q.shape[1], alpha=alpha, regularization=lam)
@@ -519,7 +519,7 @@ def trick(gram, Q, items, c, lam, less=1.0, silent=1.0, right=lambda c: c, ridge
     A = silent * gram + V.mT @ ((c - less)[:, None] * V) + ridge * lam * torch.eye(Q.shape[1])
     return torch.linalg.solve(A, V.mT @ right(c))
 
-
+# %% tags=["nbval-ignore-output", "hide-input"]
 def case_B(r, alpha, lam):
     """Arguments of 44.B and the answer of the dense closed form."""
     s, c = (r > 0).double(), confidences(r, alpha, "linear")
@@ -527,7 +527,7 @@ def case_B(r, alpha, lam):
     seen[items] = Q_u[items]
     return (Q_u.mT @ Q_u, seen, items, c[items], lam), ials_user(Q_u, s, c, lam)
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 exercise("44.B", half_step_of_one, [case_B(r_u, 2.5, 0.7), case_B(r_u.flip(0), 0.4, 5.0)],
          mistakes={
     "you added c beside QᵀQ, which has the 1 in it already: c - 1": lambda *a: trick(*a, less=0.0),
@@ -595,6 +595,8 @@ check("44.5", "QᵀQ plus the played cells is the dense product",
       Q_u.numpy().T @ np.diag(c_u) @ Q_u.numpy(), atol=1e-10)
 check("44.5", "so the half-step without silence is the dense one",
       trick(Q_u.mT @ Q_u, Q_u, s_u.nonzero()[:, 0], c_u[s_u > 0], 0.7), p_u, atol=1e-10)
+
+# %%
 check("44.6", "with biases and ν = 0.5: scikit-learn's ridge on (q_i, 1) and all m cells",
       solve_one(r_u, Q_u, b_items, 2.5, 0.7, "linear", 0.5), by_ridge, atol=1e-10)
 check("44.6", "a listener without plays: ridge on the silence alone",
@@ -765,7 +767,7 @@ def one_by_one(r, Y, alpha, lam, confidence, nu, biases):
     return torch.stack([ials_user(Y, (x > 0).double(), confidences(x, alpha, confidence),
                                   lam * max(int((x > 0).sum()), 1) ** nu) for x in r])
 
-
+# %% tags=["hide-input"]
 gaps, some_Y = [], torch.randn(7, 3, generator=g)
 for biases, confidence, nu, alpha in ((False, "constant", 0.0, 40.0), (True, "linear", 1.0, 2.5),
                                       (True, "constant", 0.5, 0.4), (False, "linear", 0.5, 9.0)):
@@ -809,7 +811,7 @@ def error_sum(P, Q, user, item, c, twice=0.0, silent=True, gram=None):
     every = ((P.mT @ P) * (Q.mT @ Q)).sum() if gram is None else gram(P, Q)
     return (every if silent else 0) + (c * (1 - a) ** 2 - (1 - twice) * a**2).sum()
 
-
+# %% tags=["nbval-ignore-output", "hide-input"]
 def case_C(P, Q, r, alpha):
     """Arguments of 44.C and the sum over the dense table."""
     c = confidences(r, alpha, "linear")
@@ -824,7 +826,7 @@ def huge_case(n=400_000):
     args = P, Q, at, at.flip(0), torch.full((len(at),), 3.0, dtype=torch.float64)
     return args, error_sum(*args)
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 exercise("44.C", weighted_error,
          [case_C(toy.P, toy.Q, small, 2.5), case_C(toy.P, toy.Q, small * 0, 1.0), huge_case()],
          atol=1e-8, mistakes={
@@ -872,7 +874,7 @@ def cells_of(S, c):
     user = np.repeat(np.arange(S.shape[0]), np.diff(S.indptr))
     return torch.from_numpy(user), torch.from_numpy(S.indices).long(), torch.from_numpy(c)
 
-
+# %%
 def objective_of(model, user, item, c, lam, nu):
     """J from the observed cells; sums in float64."""
     P, Q = (torch.cat([w, *extra], 1) for w, extra in (
@@ -911,9 +913,6 @@ every = np.linalg.norm(toy.P.numpy() @ toy.Q.numpy().T) ** 2
 check("44.10", "the trace is the squared norm of the product",
       ((toy.P.mT @ toy.P) * (toy.Q.mT @ toy.Q)).sum(), every, rtol=1e-12)
 
-# %% [markdown]
-# Now the whole of it. Items start at random, the users' half-step comes first.
-
 # %%
 def ials(S, d, alpha, lam, n_sweeps, confidence="constant", biases=False, solver="cholesky",
          nu=0.0, seed=0, cg_steps=3):
@@ -950,7 +949,7 @@ def whole(x):
     """Is x a whole number of at least 1?"""
     return isinstance(x, Integral) and not isinstance(x, bool) and x >= 1
 
-
+# %% tags=["hide-input"]
 def sides(S, alpha, confidence, k, lam, nu):
     """(blocks, penalties) of the rows of S, for half_step."""
     n_u = torch.from_numpy(np.diff(S.indptr)).clamp(min=1)
@@ -1015,6 +1014,8 @@ x = x_u + torch.randn(4, generator=g)
 check("44.11", "the excess of J over the half-step's solution is the quadratic form of A_u",
       J_with_row(x) - J_with_row(x_u), (x - x_u) @ A_u @ (x - x_u), rtol=1e-9)
 check("44.11", "no half-step raises J", np.diff(long.history).max(), below=1e-12 * long.history[0])
+
+# %%
 check("44.6", "after the items' half-step the items' gradients vanish",
       torch.cat([slopes_1[1], slopes_1[3][:, None]], 1), torch.zeros(7, 3), atol=1e-9)
 check("44.6", "at convergence all gradients vanish",
@@ -1418,7 +1419,7 @@ def balanced(r_old, r_new, alpha, confidence, empty=True, one=1.0, power=1.0):
     new = (target - one * (r_new > 0).sum()) / r_new.sum() if ones else target / (r_new > 0).sum()
     return alpha * (new / alpha) ** power
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 twice = small + torch.roll(small, 1, 1) * (small == 0)
 cases_D = [(a, balanced(*a)) for a in ((small, twice, 9.0, "constant"),
                                        (small, 2 * small, 9.0, "linear"),
@@ -1563,6 +1564,8 @@ free, freer = (ials(fit_part.astype(np.float64), D, 1e5, lam * 1e5, N_SWEEPS)
                for lam in (0.3, 0.003))
 claim("take the penalty away as well (λ' = 0.3), and the silent cells score near 1",
       free.score(slice(None)).numpy()[~seen_mask].mean(), above=0.75, trivial=levels[2, 1])
+
+# %%
 if DATA == "plays":
     claim("with hardly any penalty (λ' = 0.003) the lists are far below popularity's",
           ndcg_of(freer, fit_part, valid_part), below=0.5 * by_popularity, trivial=levels[-1, 2])
@@ -1602,14 +1605,14 @@ def pulled_apart(Q, played, c, i, lam, less=1.0, metric=True, weight=lambda c: c
     A = silent * Q.mT @ Q + V.mT @ ((c - less)[:, None] * V) + ridge * lam * torch.eye(Q.shape[1])
     return weight(c) * (V @ (torch.linalg.solve(A, Q[i]) if metric else Q[i]))
 
-
+# %% tags=["nbval-ignore-output", "hide-input"]
 def case_E(r, i, lam):
     """Arguments of 44.E; by linearity in s: the score that each play alone would cause, dense."""
     c, played = confidences(r, 2.5, "linear"), r.nonzero()[:, 0]
     alone = [ials_user(Q_u, torch.eye(len(r))[j], c, lam) @ Q_u[i] for j in played]
     return (Q_u, played, c[played], i, lam), torch.stack(alone)
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 exercise("44.E", contributions, [case_E(r_u, 3, 0.7), case_E(r_u.flip(0), 20, 4.0)], mistakes={
     "you took plain scalar products of the tracks: they do not add up to the score":
     lambda *a: pulled_apart(*a, metric=False),
@@ -1734,6 +1737,8 @@ share = len(negative) / sum(len(played) for played, _ in bars.values())
 claim("some plays speak against the track at the top of the list", share, above=0.01, trivial=0.0)
 alone = [float(explain(model, scipy.sparse.csr_matrix(([1.0], ([u], [j])), (n, m)), u, first[u],
                        ALPHA, LAM)[1]) < 0 for u, j in negative]
+
+# %% tags=["nbval-ignore-output"]
 by_kNN = float((lists["item kNN"][known, 0] == lists["iALS"][known, 0]).double().mean())
 print(f"negative contributions: {share:.0%}, of them negative with that play alone: "
       f"{np.mean(alone):.0%}; iALS and item kNN put the same track first for {by_kNN:.0%} "
@@ -2101,6 +2106,8 @@ rendle = ((a - 1)[clicked] ** 2).sum() + a_0 * (a**2).sum()
 check("44.16", "completing the square: weight 1 + α0 and target 1 / (1 + α0)", rendle,
       (1 + a_0) * ((a - tau)[clicked] ** 2).sum() + a_0 * (a[~clicked] ** 2).sum()
       + a_0 * N_small / (1 + a_0), rtol=1e-12)
+
+# %%
 shrunk = tau * a
 norms = (toy.P**2).sum() + (toy.Q**2).sum()
 check("44.16", "with factors shrunk by √τ it is α0 τ² J of (44.2), plus the constant",
@@ -2155,7 +2162,7 @@ def explicit_half(blocks, penalty, Q):
         P[rows] = torch.linalg.solve(A, torch.bmm(r[:, None], V)[:, 0])
     return P
 
-# %%
+
 def explicit_als(R, d, lam, n_sweeps, seed=0):
     """Scores (n, m) of explicit ALS on the stored values of R, penalty lam n_u ||p_u||^2 (43)."""
     rows, columns = ((padded_rows(T, T.data, d), lam * torch.from_numpy(
@@ -2225,6 +2232,8 @@ claim("explicit ALS does predict hidden stars (shares heard), better than the it
       [als / mean for als, mean in stars_rmse], below=0.97, trivial=[1.0] * N_SPLITS)
 claim("explicit ALS, asked to rank unseen items, is worse than popularity", ndcg["explicit ALS"],
       below=ndcg["popularity"], trivial=ndcg["item kNN"])
+
+# %%
 if DATA == "ml-100k":
     claim("MovieLens: nDCG@10 of at least 0.47", ndcg["iALS"], above=0.47, trivial=ndcg["item kNN"])
     claim("MovieLens: recall@10 of at least 0.22", np.mean([s["iALS"]["recall"] for s in splits]),
@@ -2263,7 +2272,7 @@ def leave_last_out(log):
     hidden = np.isin(user * log.n_items + item, list(last.values()))
     return where(S, ~hidden), where(S, hidden)
 
-# %%
+
 def place_of(score, seen, test, n_negatives=None, seed=0):
     """Place (from 0) of each user's one test item among the unseen, or n_negatives of them."""
     rng, places = np.random.default_rng(seed), []
@@ -2397,8 +2406,6 @@ if spark_models:
         for r in torch.tensor(clicks_S.toarray())])                                         # (n, d)
     check("44.4", "our half-step on Spark's tracks gives Spark's listeners",
           spark_again, spark_models[9].P, atol=2e-6)
-
-# %% tags=["nbval-ignore-output"]
 own_fit = ials(clicks_S, SPARK_D, SPARK_ALPHA, SPARK_LAM, 9, confidence="linear", nu=1.0)
 print(f"our J after 1, 3, 9 sweeps:             {[round(own_fit.history[k]) for k in (1, 5, 17)]}")
 if spark:
@@ -2453,7 +2460,7 @@ def vectors_sent(S, block):
     pairs = scipy.sparse.coo_array(S)
     return len(np.unique(pairs.col.astype(np.int64) * len(block) + block[pairs.row]))
 
-
+# %%
 def vectors_expected(m_i, B):
     """The mean of T over random blocks, (44.18). m_i (m,): number of users of each item."""
     return float((B * (1 - (1 - 1 / B)**np.asarray(m_i, float))).sum())
@@ -2472,6 +2479,8 @@ parcel_bytes = [sum(parcel.nbytes for parcel in _parcels(clicks_S, Q4, B).values
                 for B in block_numbers]
 check("44.17", "the parcels of 1, 2, 4, 8, 16 blocks weigh 4dT bytes",
       [4 * 8 * vectors_sent(clicks_S, numbers % B) for B in block_numbers], parcel_bytes)
+
+# %%
 deal = np.random.RandomState(44)
 sent = np.array([[vectors_sent(clicks_S, deal.randint(B, size=len(numbers)))
                   for B in block_numbers[1:]]
@@ -2586,6 +2595,8 @@ for alpha in (1.0, 50.0):
     fit = ials(train, D, alpha, 1.0, N_SWEEPS)
     user, item = train.nonzero()
     on_clicks[alpha] = float((fit.P[user] * fit.Q[item]).sum(1).mean())
+
+# %% tags=["nbval-ignore-output"]
 on_silence = float(fit.score(slice(None)).numpy()[train.toarray() == 0].mean())
 print("E69: mean score of the clicked cells:",
       {f"α = {a:g}": round(s, 2) for a, s in on_clicks.items()})
@@ -2666,8 +2677,6 @@ trials = {"a sweep, in N: rows of 100 to 400 clicks, d = 32": (list(wide),
           "a sweep, in d: rows of 5 clicks": (ranks, [(thin, d) for d in ranks])}
 in_trial = {name: sweep_seconds(*(lambda k, S=S, d=d: ials(S, d, 10.0, 1.0, k) for S, d in cases))
             for name, (_, cases) in trials.items()}
-
-# %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 2, figsize=(8.6, 2.8))
 for (name, seconds), marker in zip(one_user.items(), "os"):
     axes[0].plot(catalogues, seconds, marker=marker, label=name)
