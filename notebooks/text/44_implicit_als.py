@@ -60,7 +60,7 @@
 # | $w_0$: weight of an empty cell where a click weighs 1 | `w0` | 0 … 1 |
 # | $w^u_{ij}$: similarity of two items in the metric of user $u$ | | |
 # | $\kappa$: condition number | | ≥ 1 |
-# | $\alpha_0$, $\tau$: weight of the pull of all scores to 0 (Rendle et al.), the target left of 1 by it | `a_0`, `tau` | > 0, 0 … 1 |
+# | $\alpha_0$, $\tau$: weight of the pull of all scores to 0 (Rendle et al.), what the target 1 becomes | `a_0`, `tau` | > 0, 0 … 1 |
 # | $B$, $T$: number of blocks, vectors sent in a half-step (shape `(B, …)`: rows stacked) | `B`, `vectors_sent` | |
 # | $O$, $E$, $R_u$: eigenvectors and eigenvalues of $Z^\top Z$; $(E+\lambda n_u^\nu I)^{-1/2}$ | `O`, `E`, `root` | |
 # | $h$: right-hand side ($h_u$: in the coordinates of section 4) | `h` | $(k,)$ |
@@ -618,9 +618,9 @@ check("44.6", "a listener without plays: ridge on the silence alone",
 #
 # $$A_u=OR_u^{-1}\big(I+\tilde V^\top W\tilde V\big)R_u^{-1}O^\top,\qquad x_u=OR_u\big(I+\tilde V^\top W\tilde V\big)^{-1}h_u \tag{44.7}$$
 #
-# with $h_u=R_uO^\top$ times the right-hand side of (44.6). The eigenvalues of the matrix in the middle lie between
-# 1 and the largest $c_{ui}$ (for $\alpha\ge1$), whatever $\lambda$: float32 is enough up to $c\approx10^4$. It is
-# solved by Cholesky's factorisation.
+# with $h_u=R_uO^\top$ times the right-hand side of (44.6). The eigenvalues of the matrix in the middle lie
+# between 1 and the largest $c_{ui}$ (for $\alpha\ge1$), whatever $\lambda$: float32 is enough up to
+# $c\approx10^4$. It is solved by Cholesky's factorisation.
 #
 # **Rows shorter than $k$** ☆. If a listener played fewer tracks than there are factors, the matrix is the
 # identity plus something of rank $n_u$. Woodbury's identity moves the work to $n_u\times n_u$:
@@ -1210,7 +1210,7 @@ claim("nDCG@10 is scikit-learn's, listener by listener, then averaged",
       judge(lists["iALS"][known], test[known])["nDCG"],
       ndcg_score((test[known] > 0).toarray(), scores_10[known], k=10), atol=1e-6)
 claim("a hidden pair is in the training set nowhere, split by time",
-      int(past.multiply(future).nnz), 0, trivial=int(past.multiply(to_counts(log[late])).nnz))
+      int(past.multiply(future).nnz), 0, trivial=int(past.multiply(counts).nnz))
 claim("no half-step raised J", np.diff(model.history).max() / model.history[0], below=1e-6,
       trivial=1.0)
 
@@ -1276,7 +1276,7 @@ if DATA == "plays":
 # %% [markdown]
 # Tracks that nobody has met explain little, tracks that came out during the log about half of the gap: perhaps
 # a column with few days in it looks like that of a track that nobody likes (48 has to do something about it).
-# The rest is perhaps no matter of time: split by events, too, iALS stays behind the tastes that know the time out.
+# The rest is perhaps no matter of time: split by events, too, iALS stays behind tastes that know the time out.
 #
 # ### α, λ and d
 #
@@ -1396,7 +1396,7 @@ if DATA == "plays":
           below=0.95 * valid[D], trivial=valid[D])
 
 # %% [markdown]
-# Counts hardly matter here: most pairs came once.
+# Counting the plays hardly matters here; most pairs came once.
 #
 # ### Exercise 44.D · The log has doubled · ●●○ · 10 min
 #
@@ -1553,8 +1553,8 @@ claim("with hardly any silence a silent cell scores more than half of what a pla
 claim("… and this λ' leaves one direction: the lists are no better than popularity's",
       levels[-1, 2], below=1.02 * by_popularity, trivial=levels[2, 2])
 one, page_s = (torch.linalg.svdvals(w.P @ w.Q.mT) for w in (fit, grid[ALPHA, LAM]))
-claim("one: the second singular value of its scores is below a hundredth of the first",
-      one[1] / one[0], below=0.01, trivial=page_s[1] / page_s[0])
+claim("one: the second singular value of its scores is below a twentieth of the first",
+      one[1] / one[0], below=0.05, trivial=page_s[1] / page_s[0])
 
 # %%
 claim("with a λ' of its own the SVD end, w0 = 1, comes within a tenth of the best", own[0],
@@ -1651,7 +1651,8 @@ def explain(model, S, user, item, alpha, lam, confidence="constant", nu=0.0):
     if model.b_u.any() or model.b_i.any():
         raise ValueError("with biases a score has parts that no play causes; fit with biases=False")
     positive("lam", lam)
-    (n, m), S, Q = (len(model.P), len(model.Q)), usable(S, alpha, confidence)[0], model.Q
+    (n, m), Q = (len(model.P), len(model.Q)), model.Q
+    S = usable(as_csr(S).astype(Q[:0].numpy().dtype), alpha, confidence)[0]
     if S.shape != (n, m) or not (0 <= user < n and 0 <= item < m) or not 0 <= nu < float("inf"):
         raise ValueError(f"need S of shape {(n, m)}, user 0..{n - 1}, item 0..{m - 1}, nu >= 0: "
                          f"got S {S.shape}, {user=}, {item=}, {nu=}")
@@ -1748,8 +1749,8 @@ print(f"negative contributions: {share:.0%}, of them negative with that play alo
 # ## 8. Fold-in: a listener nobody has seen before
 #
 # A new listener clicks three tracks. Nobody refits anything: one half-step (44.6) with $Q$, $b_i$ frozen
-# gives $p_*$, $b_*$ in $O(n_*d^2+d^3)$, if $Z^\top Z$ and $\sum_ib_iz_i$ are kept. The service stores $Q$, $b_i$
-# and these two, and solves a listener again after each click (the function below computes both anew).
+# gives $p_*$, $b_*$ in $O(n_*d^2+d^3)$, if $Z^\top Z$ and $\sum_ib_iz_i$ are kept. The service stores $Q$,
+# $b_i$ and these two, and solves a listener again after each click (the function below computes both anew).
 
 # %%
 def fold_in(model, played, alpha, lam, plays=None, biases=None, confidence="constant", nu=0.0):
@@ -2539,8 +2540,8 @@ if books:
 # | $Q^\top Q$, and the matrix of the row being solved | $128\cdot129/2$ of 8 bytes each | 0.00007 | in every task |
 # | vectors that a task receives, 50 blocks (44.18) | $\approx B^{-1}T\cdot128$ of 4 bytes | 5.1; 33 for the tracks' half-step | in every task: this sets the number of blocks |
 #
-# By (44.18) the two half-steps of an iteration send 1.5 and 2.4 TB with 400 blocks, 0.26 and 1.6 TB with 50: few
-# blocks send less, but each is one task that must hold what it receives. The model stays; these lines change:
+# By (44.18) the two half-steps of an iteration send 1.5 and 2.4 TB with 400 blocks, 0.26 and 1.6 TB with 50:
+# few blocks send less, but each is one task that must hold what it receives. The model stays; these lines change:
 #
 # | setting | here | there |
 # |---|---|---|
@@ -2758,8 +2759,8 @@ print(f"memory beside the counts: padded ids, confidences {held:.1f} MB; a block
       "or one row")
 
 # %% [markdown]
-# A part of our sweep is the objective, which `implicit` does not compute; on short rows three conjugate gradients
-# are cheap. On MovieLens 100K (106 clicks a user; full run, $d=64$, $\alpha=40$, $\lambda=10$, least
+# A part of our sweep is the objective, which `implicit` does not compute; on short rows three conjugate
+# gradients are cheap. On MovieLens 100K (106 clicks a user; full run, $d=64$, $\alpha=40$, $\lambda=10$, least
 # of five) an exact sweep takes <!--full:44.sweep_ratio-->0.536<!--/full--> of `implicit`'s time, and the
 # $J$ of its 15 default iterations is reached in <!--full:44.time_to_objective_ratio-->0.523<!--/full--> of its
 # time.
@@ -2807,8 +2808,8 @@ break_it()
 # observed cells, instead of $O(nmd^2)$. With offsets: $z_i=(q_i,1)$, $x_u=(p_u,b_u)$, target $s_{ui}-b_i$,
 # $$\Big(\sum_iz_iz_i^\top+\sum_{i\in I_u}(c_{ui}-1)z_iz_i^\top+\lambda I\Big)x_u=-\sum_ib_iz_i+\sum_{i\in I_u}(c_{ui}(1-b_i)+b_i)z_i .$$
 # Then the items: $q_i=(P^\top C^iP+\lambda I)^{-1}P^\top C^is_i$ with $s_i=(s_{1i},\dots,s_{ni})^\top$,
-# $C^i=\operatorname{diag}(c_{1i},\dots,c_{ni})$, by the same trick; from a small random $Q$, repeat until $J$ hardly
-# falls. Each half-step is an exact minimum of $J$ over its variables (the matrix is positive definite as
+# $C^i=\operatorname{diag}(c_{1i},\dots,c_{ni})$, by the same trick; from a small random $Q$, repeat until $J$
+# hardly falls. Each half-step is an exact minimum of $J$ over its variables (the matrix is positive definite as
 # $c_{ui}>0$, $\lambda>0$), so $J$ never rises.
 #
 # **Use.** Items with the largest $b_i+\langle p_u,q_i\rangle$ among the unseen. A new user: one half-step
