@@ -673,8 +673,8 @@ def usable(S, alpha, confidence):
     S.eliminate_zeros()
     if S.nnz == 0:
         raise ValueError(f"no interaction in S {S.shape}: silence alone teaches nothing")
-    largest = alpha * (max(1, S.data.max()) if confidence == "linear" else 1)
-    if largest > 1e-3 / np.finfo(S.dtype).eps:
+    largest = alpha * (max(1.0, float(S.data.max())) if confidence == "linear" else 1)
+    if largest > 1e-3 / float(np.finfo(S.dtype).eps):
         raise ValueError(f"alpha = {alpha:g} is beyond what {S.dtype} resolves: take a smaller "
                          "alpha" + ("" if S.dtype == np.float64 else ", or counts in float64"))
     return S, confidences(S.data, alpha, confidence).numpy()
@@ -1522,9 +1522,9 @@ check("44.12", "α = 1: the truncated SVD of the table of 0 and 1, shrunk by λ"
 
 # %% tags=["hide-input"]
 weights, seen_mask = [1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-5], fit_part.toarray() > 0
-levels = []
+exact_part, levels = fit_part.astype(np.float64), []       # float32 does not resolve w0 = 1e-5
 for w0 in weights:
-    fit = ials(fit_part.astype(np.float64), D, 1 / w0, LAM / ALPHA / w0, N_SWEEPS)
+    fit = ials(exact_part, D, 1 / w0, LAM / ALPHA / w0, N_SWEEPS)
     score = fit.score(slice(None)).numpy()
     levels.append((score[seen_mask].mean(), score[~seen_mask].mean(),
                    ndcg_of(fit, fit_part, valid_part)))
@@ -1534,8 +1534,8 @@ axes[0].plot(weights, levels[:, 0], marker="o", ms=4, label="played cells")
 axes[0].plot(weights, levels[:, 1], marker="s", ms=4, label="silent cells")
 axes[0].set(xscale="log", xlabel="weight of silence $w_0$", ylabel="mean score", ylim=(-0.05, 1.05))
 axes[0].legend()
-own = [max(ndcg_of(ials(fit_part, D, 1 / w0, lam / w0, N_SWEEPS), fit_part, valid_part)
-           for lam in (0.5, 1.0, 3.0, 6.0, 10.0)) for w0 in weights]
+own = [max(ndcg_of(ials(fit_part if w0 > 1e-4 else exact_part, D, 1 / w0, lam / w0, N_SWEEPS),
+                   fit_part, valid_part) for lam in (0.5, 1.0, 3.0, 6.0, 10.0)) for w0 in weights]
 axes[1].plot(weights, levels[:, 2], marker="o", ms=4, label="λ' of the page")
 axes[1].plot(weights, own, marker="s", ms=4, ls="--", label="the best of five λ'")
 axes[1].axhline(judge(top_unseen(popularity(fit_part), fit_part, 10), valid_part)["nDCG"],
@@ -1560,7 +1560,7 @@ claim("one: the second singular value of its scores is below a twentieth of the 
 claim("with a λ' of its own the SVD end, w0 = 1, comes within a tenth of the best", own[0],
       above=0.9 * max(own), trivial=levels[0, 2])
 claim("the end without silence does not", own[-1], below=0.75 * max(own), trivial=max(own))
-free, freer = (ials(fit_part.astype(np.float64), D, 1e5, lam * 1e5, N_SWEEPS)
+free, freer = (ials(exact_part, D, 1e5, lam * 1e5, N_SWEEPS)
                for lam in (0.3, 0.003))
 claim("take the penalty away as well (λ' = 0.3), and the silent cells score near 1",
       free.score(slice(None)).numpy()[~seen_mask].mean(), above=0.75, trivial=levels[2, 1])
@@ -1583,9 +1583,8 @@ if DATA == "plays":
 # $$a_{ui}=q_i^\top p_u=\sum_{j\in I_u}c_{uj}\,w^u_{ij},\qquad w^u_{ij}=q_i^\top A_u^{-1}q_j,\quad A_u=Q^\top C^uQ+\lambda n_u^{\nu}I \tag{44.13}$$
 #
 # A score *is* a sum over the listener's past: each play gives its confidence times a similarity $w^u_{ij}$
-# of the two tracks, measured in the listener's own metric $A_u^{-1}$. (Hu et al. 2008, section 5.) Item kNN
-# with a similarity of one's own, so to speak. For Vera: *Neon* 0.774 = 0.645 from *Rails* + 0.129
-# from *Velvet*.
+# of the two tracks, measured in the listener's own metric $A_u^{-1}$. (Hu et al. 2008, section 5.) For Vera:
+# *Neon* 0.774 = 0.645 from *Rails* + 0.129 from *Velvet*.
 #
 # ### Exercise 44.E · Because you played … · ●●○ · 10 min
 #
@@ -2452,8 +2451,7 @@ print(f"nDCG@10 of ours: {ndcg_of(own_fit, train, test):.3f}")
 #
 # $$\mathbb E\,T=\sum_iB\Big(1-\big(1-\tfrac1B\big)^{m_i}\Big).\tag{44.18}$$
 #
-# Vectors for a block on the same machine are counted too. Besides, every block needs $Q^\top Q$, $d^2$ numbers,
-# however long the log.
+# Vectors for a block on the same machine are counted too.
 
 # %%
 def vectors_sent(S, block):
