@@ -202,6 +202,7 @@ BAD = [
     ({"S": scipy.sparse.csr_matrix((3, 4))}, "no interaction"), ({"S": scipy.sparse.csr_matrix(np.zeros((0, 4)))}, "no interaction"),
     ({"S": -counts()}, "not be negative|>= 0"), ({"S": counts() * np.nan}, "finite"), ({"S": counts() * np.inf}, "finite"),
     ({"S": scipy.sparse.coo_matrix(([3.0, -1.0], ([0, 0], [1, 1])), (2, 2))}, ">= 0"), ({"S": counts(np.float32), "alpha": 1e20, "n_sweeps": 9}, "smaller alpha"), ({"S": counts(np.float32), "alpha": 1e300}, "smaller alpha"),
+    ({"S": counts(np.float32), "alpha": 1e5}, "float64"), ({"S": counts(np.float32), "alpha": 2e3, "confidence": "linear"}, "float64"), ({"alpha": 1e14}, "smaller alpha"),
     ({"S": np.ones(3)}, "table"), ({"S": counts().astype(complex)}, "table"), ({"S": np.array([["a"]])}, "table"),
     ({"d": 0}, "d=0"), ({"d": -1}, "d=-1"), ({"d": 2.5}, "d=2.5"), ({"d": True}, "d=True"), ({"lam": 0.0}, "lam must be"), ({"lam": -1.0}, "lam must be"),
     ({"lam": float("nan")}, "lam must be"), ({"lam": float("inf")}, "lam must be"), ({"lam": "1"}, "lam must be"), ({"alpha": 0.0}, "alpha must be"),
@@ -214,6 +215,28 @@ BAD = [
 def test_bad_input_is_refused_in_words(nb, options, message):
     with pytest.raises(ValueError, match=message):
         fit(nb, **options)
+
+
+@pytest.mark.parametrize("lam", [1e-5, 1.0, 1e3])
+def test_float32_is_enough_for_what_it_accepts_whatever_the_penalty(nb, lam):
+    rng = np.random.default_rng(0)
+    S = scipy.sparse.csr_matrix((rng.random((60, 40)) < 0.1).astype(np.float32))
+    single, double = (nb["ials"](T, 8, 1e3, lam, 1) for T in (S, S.astype(float)))
+    assert (single.score(slice(None)).double() - double.score(slice(None))).abs().max() < 0.01
+    assert single.history[-1] == pytest.approx(double.history[-1], rel=1e-2)
+    assert len(nb["ials"](S.astype(float), 8, 1e5, lam, 1).history) == 2
+
+
+def test_fold_in_and_explain_refuse_what_the_type_of_the_model_does_not_resolve(nb):
+    model = fit(nb, counts(np.float32))
+    for bad in (lambda: nb["fold_in"](model, [0], 1e8, 0.8), lambda: nb["explain"](model, counts(), 0, 1, 1e8, 0.8)):
+        with pytest.raises(ValueError, match="float64"):
+            bad()
+
+
+def test_confidences_take_two_words(nb):
+    with pytest.raises(KeyError, match="Linear"):
+        nb["confidences"](COUNTS, 10.0, "Linear")
 
 
 def test_the_objective_refuses_what_the_fit_refuses(nb):
@@ -388,8 +411,9 @@ def test_judged_lists_by_hand(nb):
 # --- Wrong variants of each formula: where, what it becomes, and the equation whose check must notice --------------------
 
 MUTANTS = [
-    ('c = 1 + alpha * r if confidence == "linear"', 'c = alpha * r if confidence == "linear"', "44.1"),
-    ('else torch.full_like(r, alpha)', 'else torch.full_like(r, 1 + alpha)', "44.1"),
+    ('c = {"linear": 1 + alpha * r,', 'c = {"linear": alpha * r,', "44.1"),
+    ('"constant": torch.full_like(r, alpha)}', '"constant": torch.full_like(r, 1 + alpha)}', "44.1"),
+    ('"constant": torch.full_like(r, alpha)}', '"constant": alpha * r}', "44.1"),
     ("return torch.where(r > 0, c, 1.0)", "return torch.where(r > 0, c, 0.0)", "44.1"),
     ("return (c * (s - a) ** 2).sum() + lam *", "return (c * (s - a) ** 2).mean() + lam *", "44.2"),
     ("return (c * (s - a) ** 2).sum() + lam *", "return (c * s * (s - a) ** 2).sum() + lam *", "44.2"),
@@ -402,7 +426,7 @@ MUTANTS = [
     ("A = Q.mT @ (c_u[:, None] * Q) + lam *", "A = Q.mT @ (c_u[:, None] * Q) + 0 * lam *", "44.4"),
     ("return torch.linalg.solve(A, Q.mT @ (c_u * s_u))", "return torch.linalg.solve(A, Q.mT @ s_u)", "44.4"),
     ("A = silent * gram + V.mT @ ((c - less)[:, None] * V)", "A = silent * gram + V.mT @ (c[:, None] * V)", "44.5"),
-    ("torch.linalg.solve(A, V.mT @ (c if right else torch.ones_like(c)))", "torch.linalg.solve(A, V.mT @ torch.ones_like(c))", "44.5"),
+    ("torch.linalg.solve(A, V.mT @ right(c))", "torch.linalg.solve(A, V.mT @ torch.ones_like(c))", "44.5"),
     ("V.mT @ (c * (1 - b_played) + b_played) - Z.mT @ b)", "V.mT @ (c * (1 - b_played)) - Z.mT @ b)", "44.6"),
     ("V.mT @ (c * (1 - b_played) + b_played) - Z.mT @ b)", "V.mT @ (c * (1 - b_played) + b_played))", "44.6"),
     ("penalty = lam * max(len(played), 1) ** nu\n    A = Z.mT", "penalty = lam\n    A = Z.mT", "44.6"),
@@ -429,7 +453,7 @@ MUTANTS = [
     ("return v @ gram + own * v + torch.bmm(inner[:, None], V)[:, 0]", "return v @ gram + torch.bmm(inner[:, None], V)[:, 0]", "44.14"),
     ("X[empty] = torch.linalg.solve(gram + penalty[empty][0] * eye, shared)", "X[empty] = torch.linalg.solve(gram + penalty[empty][0] * eye, -shared)", "44.14"),
     ("v, size = r + new / size.clamp(min=tiny) * v, new", "v, size = r, new", "44.15"),
-    ("a_0, t = 0.2, 1 / 1.2", "a_0, t = 0.2, 0.2", "44.16"),
+    ("a_0, tau = 0.2, 1 / 1.2", "a_0, tau = 0.2, 0.2", "44.16"),
     ("block[pairs.row]))", "block[pairs.row] * 0))", "44.17"),
     ("(1 - (1 - 1 / B)**", "(1 - (1 + 1 / B)**", "44.18"),
 ]

@@ -52,7 +52,7 @@
 # | $P$, $Q$: matrices of user factors, of item factors | `P`, `Q` | $(n,d)$, $(m,d)$ |
 # | $b_u$, $b_i$: offsets | `b_u`, `b_i` | $(n,)$, $(m,)$ |
 # | $a_{ui}$: the model's score of item $i$ for user $u$, $b_u+b_i+\langle p_u,q_i\rangle$ | `model.score(users)` | near 0 … 1 |
-# | $z_i=(q_i,1)$, $x_u=(p_u,b_u)$ | `Z`, `X` | $(k,)$, $k=d$, or $d+1$ with biases |
+# | $z_i=(q_i,1)$, $x_u=(p_u,b_u)$ | `Z`, `X` | $(k,)$, $k=d$, or $d+1$ with biases (`k` of a list: its length) |
 # | $\alpha$: confidence of a click | `alpha` | > 0 |
 # | $\lambda$: weight of the penalty | `lam` | > 0 |
 # | $\nu$: how the penalty grows with the clicks | `nu` | 0 unless said |
@@ -60,10 +60,11 @@
 # | $w_0$: weight of an empty cell where a click weighs 1 | `w0` | 0 … 1 |
 # | $w^u_{ij}$: similarity of two items in the metric of user $u$ | | |
 # | $\kappa$: condition number | | ≥ 1 |
-# | $\alpha_0$: weight of the pull of all scores to 0 (Rendle et al.) | `a_0` | > 0 |
-# | $B$, $T$: number of blocks, vectors sent in a half-step | `B`, `vectors_sent` | |
+# | $\alpha_0$, $\tau$: weight of the pull of all scores to 0 (Rendle et al.), what the target 1 becomes | `a_0`, `tau` | > 0, 0 … 1 |
+# | $B$, $T$: number of blocks, vectors sent in a half-step (shape `(B, …)`: rows stacked) | `B`, `vectors_sent` | |
 # | $O$, $E$, $R_u$: eigenvectors and eigenvalues of $Z^\top Z$; $(E+\lambda n_u^\nu I)^{-1/2}$ | `O`, `E`, `root` | |
-# | in section 9 only: $r$, $v$, $a$: residual, direction, step of conjugate gradients; $h$, $\varphi$: right-hand side and function minimised | `r`, `v`, `a`, `h` | |
+# | $h$: right-hand side ($h_u$: in the coordinates of section 4) | `h` | $(k,)$ |
+# | in section 9 only: $r$, $v$, $a$, $t$: residual, direction, step size, number of steps of conjugate gradients; $\varphi$: function minimised | `r`, `v`, `a` | |
 # | in section 4 only: $W$, $F$, $\sigma$, $D$: confidences less 1; $W=\sigma D^2$, $F=D\tilde V$; the sign $\pm1$ | `w`, `F`, `sign` | |
 #
 # </details>
@@ -197,7 +198,7 @@ plt.show()
 # %% tags=["hide-input"]
 loud = torch.tensor([1.0, 0.8, 0.6, 0.2, 0.0])                                 # q_i, d = 1
 
-# %% tags=["hide-input"]
+
 def draw_vera(alpha=10, lam=1.0, ax=None):
     """Vera's scores for one confidence of a play and one penalty; crosses: her preferences."""
     s, c = preference[2], torch.where(preference[2] > 0, float(alpha), 1.0)
@@ -249,7 +250,7 @@ def tables(user, item, n, m, alpha, confidence, add=1.0, empty=1.0, once=False, 
     c = both + alpha + 0 * r if confidence == "constant" else add + alpha * r
     return (r if clicks else (r > 0).double()), torch.where(r > 0, c, empty)
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 events = torch.tensor([0, 1, 0, 2, 0, 1]), torch.tensor([1, 0, 1, 2, 3, 0])
 cases_A = [(args, tables(*args)) for args in (
     (*events, 3, 4, 10.0, "constant"), (*events, 4, 4, 10.0, "linear"),
@@ -294,7 +295,7 @@ def confidences(r, alpha, confidence="constant"):
     """c of eq. (44.1) for counts r of any shape (array or tensor)."""
     r = torch.as_tensor(r)
     r = r if r.is_floating_point() else r.double()
-    c = 1 + alpha * r if confidence == "linear" else torch.full_like(r, alpha)
+    c = {"linear": 1 + alpha * r, "constant": torch.full_like(r, alpha)}[confidence]
     return torch.where(r > 0, c, 1.0)
 
 # %%
@@ -348,10 +349,10 @@ small[4], small[:, 2] = 0, 0                                                  # 
 small = small.double()
 small_S = scipy.sparse.csr_matrix(small.numpy())
 toy = ImplicitModel(*(0.5 * torch.randn(*s, generator=g) for s in ((9, 3), (7, 3), (9,), (7,))))
-A = (toy.b_u[:, None] + toy.b_i + toy.P @ toy.Q.mT).numpy()
+a_toy = (toy.b_u[:, None] + toy.b_i + toy.P @ toy.Q.mT).numpy()
 C_linear = np.where(small > 0, 1 + 2.5 * small.numpy(), 1.0)
 errors_part = C_linear.sum() * mean_squared_error(
-    (small > 0).flatten(), A.flatten(), sample_weight=C_linear.flatten())
+    (small > 0).flatten(), a_toy.flatten(), sample_weight=C_linear.flatten())
 degree_u, degree_i = (np.maximum((small.numpy() > 0).sum(k), 1) ** 0.5 for k in (1, 0))
 penalty_part = 0.7 * (np.r_[degree_u, degree_i] @ np.linalg.norm(
     torch.cat([torch.cat([w, b[:, None]], 1) for w, b in
@@ -490,7 +491,7 @@ print({name: f"{gap:.0e}" for name, gap in gaps.items()})
 
 # %%
 check("44.1", "constant: what implicit computes from a log of ones",
-      ials_user(Q_u, s_u, confidences(s_u, 2.5), 0.7), implicit_user(Q_u, s_u, 2.5, 0.7), atol=1e-6)
+      ials_user(Q_u, s_u, confidences(r_u, 2.5), 0.7), implicit_user(Q_u, s_u, 2.5, 0.7), atol=1e-6)
 check("44.1", "linear: what implicit computes when it is handed 1 + α r itself, with its α = 1",
       p_u, implicit_user(Q_u, (1 + 2.5 * r_u) * s_u, 1.0, 0.7), atol=1e-6)
 
@@ -512,11 +513,11 @@ def half_step_of_one(gram, Q, items, c, lam):
     raise NotImplementedError
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-def trick(gram, Q, items, c, lam, less=1.0, silent=1.0, right=True, ridge=1.0):
+def trick(gram, Q, items, c, lam, less=1.0, silent=1.0, right=lambda c: c, ridge=1.0):
     """The answer, and its famous errors by the last four arguments."""
     V = Q[items]
     A = silent * gram + V.mT @ ((c - less)[:, None] * V) + ridge * lam * torch.eye(Q.shape[1])
-    return torch.linalg.solve(A, V.mT @ (c if right else torch.ones_like(c)))
+    return torch.linalg.solve(A, V.mT @ right(c))
 
 # %% tags=["nbval-ignore-output", "hide-input"]
 def case_B(r, alpha, lam):
@@ -526,14 +527,17 @@ def case_B(r, alpha, lam):
     seen[items] = Q_u[items]
     return (Q_u.mT @ Q_u, seen, items, c[items], lam), ials_user(Q_u, s, c, lam)
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 exercise("44.B", half_step_of_one, [case_B(r_u, 2.5, 0.7), case_B(r_u.flip(0), 0.4, 5.0)],
          mistakes={
     "you added c beside QᵀQ, which has the 1 in it already: c - 1": lambda *a: trick(*a, less=0.0),
     "you summed over the played cells only": lambda *a: trick(*a, less=0.0, silent=0.0),
     "you did not add λ": lambda *a: trick(*a, ridge=0.0),
     "you forgot QᵀQ": lambda *a: trick(*a, silent=0.0),
-    "you forgot the confidences on the right-hand side": lambda *a: trick(*a, right=False)})
+    "you wrote c - 1 on the right-hand side: QᵀQ has a 1 for the matrix only":
+    lambda *a: trick(*a, right=lambda c: c - 1),
+    "you forgot the confidences on the right-hand side":
+    lambda *a: trick(*a, right=torch.ones_like)})
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>$C^u=I+(C^u-I)$, and $C^u-I$ is zero on the silent cells.</details>
@@ -555,7 +559,7 @@ exercise("44.B", half_step_of_one, [case_B(r_u, 2.5, 0.7), case_B(r_u.flip(0), 0
 # $$Q^\top C^uQ=Q^\top Q+\sum_{i\in I_u}(c_{ui}-1)\,q_iq_i^\top,\qquad Q^\top C^us_u=\sum_{i\in I_u}c_{ui}\,q_i \tag{44.5}$$
 #
 # $Q^\top Q$ is computed *once* for all listeners, $O(md^2)$; after that a listener costs $O(n_ud^2+d^3)$, and
-# a whole half-step $O(Nd^2+(n+m)d^3)$ instead of $O(nmd^2)$. For Vera:
+# a whole sweep (both half-steps) $O(Nd^2+(n+m)d^3)$ instead of $O(nmd^2)$. For Vera:
 # $2.04+9\cdot1+9\cdot0.04+1=12.4$.
 #
 # **With biases** put a 1 behind every item vector, $z_i=(q_i,1)$, and the bias behind the listener's,
@@ -614,9 +618,9 @@ check("44.6", "a listener without plays: ridge on the silence alone",
 #
 # $$A_u=OR_u^{-1}\big(I+\tilde V^\top W\tilde V\big)R_u^{-1}O^\top,\qquad x_u=OR_u\big(I+\tilde V^\top W\tilde V\big)^{-1}h_u \tag{44.7}$$
 #
-# with $h_u=R_uO^\top$ times the right-hand side of (44.6). No eigenvalue of the matrix in the middle is below
-# 1 (for $\alpha\ge1$), so float32 is enough unless α/λ is beyond about $10^6$, and it is solved by Cholesky's
-# factorisation.
+# with $h_u=R_uO^\top$ times the right-hand side of (44.6). The eigenvalues of the matrix in the middle lie
+# between 1 and the largest $c_{ui}$ (for $\alpha\ge1$), whatever $\lambda$: float32 is enough up to
+# $c\approx10^4$. It is solved by Cholesky's factorisation.
 #
 # **Rows shorter than $k$** ☆. If a listener played fewer tracks than there are factors, the matrix is the
 # identity plus something of rank $n_u$. Woodbury's identity moves the work to $n_u\times n_u$:
@@ -656,7 +660,8 @@ for sign in (1.0, -1.0):
 def usable(S, alpha, confidence):
     """(CSR of the counts > 0, duplicates summed, in float32 or float64; their confidences). A copy.
 
-    ValueError: no interaction, negative or non-finite counts, alpha <= 0, unknown confidence.
+    ValueError: no interaction, negative or non-finite counts, alpha <= 0 or beyond what the type
+    resolves (1e-3 of 1 / eps), unknown confidence.
     """
     positive("alpha", alpha)
     if confidence not in ("constant", "linear"):
@@ -668,8 +673,10 @@ def usable(S, alpha, confidence):
     S.eliminate_zeros()
     if S.nnz == 0:
         raise ValueError(f"no interaction in S {S.shape}: silence alone teaches nothing")
-    if alpha > 1e-3 * np.finfo(S.dtype).max / max(1, S.data.max()):
-        raise ValueError(f"alpha = {alpha:g} overflows {S.dtype}: take a smaller alpha")
+    largest = alpha * (max(1.0, float(S.data.max())) if confidence == "linear" else 1)
+    if largest > 1e-3 / float(np.finfo(S.dtype).eps):
+        raise ValueError(f"alpha = {alpha:g} is beyond what {S.dtype} resolves: take a smaller "
+                         "alpha" + ("" if S.dtype == np.float64 else ", or counts in float64"))
     return S, confidences(S.data, alpha, confidence).numpy()
 
 # %%
@@ -736,8 +743,8 @@ def half_step(blocks, penalty, Y, biases, X=None, cg_steps=0):
         try:
             X[rows] = (solve_long if V.shape[1] >= V.shape[2] else solve_short)(V, c - 1, h)
         except torch.linalg.LinAlgError:
-            raise ValueError(f"alpha / lam is beyond what {V.dtype} resolves: take a smaller "
-                             "alpha, a larger lam, or counts in float64") from None
+            raise ValueError(f"alpha is beyond what {V.dtype} resolves: take a smaller alpha, or "
+                             "counts in float64") from None
     return (X * root) @ O.mT
 
 # %%
@@ -819,12 +826,14 @@ def huge_case(n=400_000):
     args = P, Q, at, at.flip(0), torch.full((len(at),), 3.0, dtype=torch.float64)
     return args, error_sum(*args)
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 exercise("44.C", weighted_error,
          [case_C(toy.P, toy.Q, small, 2.5), case_C(toy.P, toy.Q, small * 0, 1.0), huge_case()],
          atol=1e-8, mistakes={
     "you counted the observed cells twice: their a² is in the first sum":
     lambda *a: error_sum(*a, twice=1.0),
+    "you wrote c - 1; a silent cell owes a², a played one c (1 - a)²":
+    lambda P, Q, u, i, c: error_sum(P, Q, u, i, c - 1, twice=1.0),
     "you summed over the observed cells only": lambda *a: error_sum(*a, twice=1.0, silent=False),
     "you multiplied the matrices; the trace is the sum of the elementwise product":
     lambda *a: error_sum(*a, gram=lambda P, Q: (P.mT @ P @ Q.mT @ Q).sum()),
@@ -904,9 +913,6 @@ every = np.linalg.norm(toy.P.numpy() @ toy.Q.numpy().T) ** 2
 check("44.10", "the trace is the squared norm of the product",
       ((toy.P.mT @ toy.P) * (toy.Q.mT @ toy.Q)).sum(), every, rtol=1e-12)
 
-# %% [markdown]
-# Now the whole of it. Items start at random, the users' half-step comes first.
-
 # %%
 def ials(S, d, alpha, lam, n_sweeps, confidence="constant", biases=False, solver="cholesky",
          nu=0.0, seed=0, cg_steps=3):
@@ -914,7 +920,7 @@ def ials(S, d, alpha, lam, n_sweeps, confidence="constant", biases=False, solver
 
     S: counts (n, m) >= 0, SciPy sparse (any format, duplicates are summed), array or tensor; never
     changed. Computes in float32 or float64 as S has it (float64 for integers); float32 resolves
-    alpha / lam up to about 1e6.
+    confidences up to about 1e4.
     solver: "cholesky" (exact half-steps) or "cg" (cg_steps conjugate gradients from the last x).
     Rows and columns without clicks get factors 0 (with biases: the exact answer to silence).
     Returns an ImplicitModel with 2 n_sweeps values of history. ValueError: bad S or parameters.
@@ -1039,7 +1045,7 @@ def to_counts(log):
 
 counts = to_counts(log)
 print(f"{len(log):,} events, {counts.nnz:,} pairs, {counts.nnz / n / m:.1%} of the cells; "
-      f"most often one pair came {int(counts.data.max())} times")
+      f"{np.mean(counts.data == 1):.0%} of the pairs came once, one {int(counts.data.max())} times")
 
 # %% [markdown]
 # Two splits (41 has the reasons). *By events*: a random fifth of the pairs is hidden, with all their plays;
@@ -1074,6 +1080,7 @@ def split_by_time(log, share=0.2):
 def recommend(model, S, users, k):
     """Ids (len(users), k) int64 of the k items with the highest scores, best first (ties: low id).
 
+    A user without plays and biases: all tie, show what is popular.
     Items stored in S (n, m) for the user are left out (an explicit zero hides an item too); -1
     where nothing is left. ValueError: k < 1, user out of range, S not of the model's shape.
     """
@@ -1186,7 +1193,7 @@ pd.DataFrame({("split by events", k): {name: by_events[name][k] for name in by_e
               for k in ("nDCG", "recall")}).round(3)
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 2, figsize=(8.6, 2.7), sharey=True)
+fig, axes = plt.subplots(1, 2, figsize=(8.6, 2.7), sharey=True, sharex=True)
 for ax, table, title in zip(axes, (by_events, by_time), ("split by events", "split by time")):
     names = list(table)
     ax.barh(names, [table[k]["nDCG"] for k in names],
@@ -1202,9 +1209,8 @@ scores_10 = np.where(train.toarray() > 0, -1e9, model.score(slice(None)).double(
 claim("nDCG@10 is scikit-learn's, listener by listener, then averaged",
       judge(lists["iALS"][known], test[known])["nDCG"],
       ndcg_score((test[known] > 0).toarray(), scores_10[known], k=10), atol=1e-6)
-claim("a hidden pair is in the training set nowhere, split by events or by time",
-      [int(a.multiply(b).nnz) for a, b in ((train, test), (past, future))], [0, 0],
-      trivial=[int(train.multiply(counts).nnz), int(past.multiply(counts).nnz)])
+claim("a hidden pair is in the training set nowhere, split by time",
+      int(past.multiply(future).nnz), 0, trivial=int(past.multiply(counts).nnz))
 claim("no half-step raised J", np.diff(model.history).max() / model.history[0], below=1e-6,
       trivial=1.0)
 
@@ -1262,17 +1268,15 @@ if DATA == "plays":
                                         ("tracks older than the log", 1, old),
                                         ("… and listeners with 5 pairs", 5, old))}
     print("iALS over the true tastes:", {k: round(v, 2) for k, v in ratios.items()})
-
-# %%
-if DATA == "plays":
-    claim("by time the gap is one of the tracks that came out during the log",
-          ratios["tracks older than the log"] - ratios["all tracks"], above=0.1,
+    claim("by time four tenths of the gap or more are of the tracks that came out during the log",
+          ratios["tracks older than the log"] - ratios["all tracks"],
+          above=0.4 * (1 - ratios["all tracks"]),
           trivial=ratios["tracks with a past"] - ratios["all tracks"])
 
 # %% [markdown]
-# Tracks that nobody has met explain little (second figure), tracks that came out during the log nearly all
-# (third): a column with few days in it looks like that of a track that nobody likes. 48 has to do something
-# about it.
+# Tracks that nobody has met explain little, tracks that came out during the log about half of the gap: perhaps
+# a column with few days in it looks like that of a track that nobody likes (48 has to do something about it).
+# The rest is perhaps no matter of time: split by events, too, iALS stays behind tastes that know the time out.
 #
 # ### α, λ and d
 #
@@ -1384,10 +1388,16 @@ claim("the mean score of the silent cells rises with α, for every λ of the gri
       np.diff([[silent[alpha, lam] for alpha in alphas] for lam in lams]), above=0.0,
       trivial=np.zeros((len(lams), len(alphas) - 1)))
 if DATA == "plays":
+    counted = ndcg_of(ials(fit_part, D, ALPHA, LAM, N_SWEEPS, "linear"), fit_part, valid_part)
+    claim("counting the plays (linear, same α and λ) changes nDCG by less than 3 %",
+          counted / valid[ALPHA, LAM], above=0.97, below=1.03,
+          trivial=valid[alphas[-1], LAM] / valid[ALPHA, LAM])
     claim("six factors made the data: two are too few", valid[2] if 2 in dims else valid[min(dims)],
           below=0.95 * valid[D], trivial=valid[D])
 
 # %% [markdown]
+# Counting the plays hardly matters here; most pairs came once.
+#
 # ### Exercise 44.D · The log has doubled · ●●○ · 10 min
 #
 # $\alpha$ was tuned on last month's counts; now there are more. Return the $\alpha'$ for which the observed
@@ -1409,7 +1419,7 @@ def balanced(r_old, r_new, alpha, confidence, empty=True, one=1.0, power=1.0):
     new = (target - one * (r_new > 0).sum()) / r_new.sum() if ones else target / (r_new > 0).sum()
     return alpha * (new / alpha) ** power
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 twice = small + torch.roll(small, 1, 1) * (small == 0)
 cases_D = [(a, balanced(*a)) for a in ((small, twice, 9.0, "constant"),
                                        (small, 2 * small, 9.0, "linear"),
@@ -1420,9 +1430,7 @@ exercise("44.D", alpha_for, cases_D, mistakes={
     "you kept α": lambda r, s, alpha, c: alpha,
     "you raised α where it has to fall": lambda *a: balanced(*a, power=-1.0),
     "you forgot that the silent cells have become fewer": lambda *a: balanced(*a, empty=False),
-    "you forgot the 1 in 1 + α r": lambda *a: balanced(*a, one=0.0),
-    "you kept the clicks' total weight and forgot the silent cells, and the 1 in 1 + α r":
-    lambda *a: balanced(*a, empty=False, one=0.0)})
+    "you forgot the 1 in 1 + α r": lambda *a: balanced(*a, one=0.0)})
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>Constant: the observed cells weigh $\alpha N$, the silent ones $nm-N$. Linear: $N+\alpha\sum r_{ui}$.</details>
@@ -1439,8 +1447,7 @@ exercise("44.D", alpha_for, cases_D, mistakes={
 #     return (observed - N_new) / r_new.sum()
 # ```
 #
-# If everybody plays everything twice, nothing changes under "constant", and $\alpha$ halves under
-# "linear". It is a rule for a first guess; the validation part decides.
+# If everybody plays everything twice, nothing changes under "constant", and $\alpha$ halves under "linear".
 #
 # </details>
 #
@@ -1482,8 +1489,8 @@ same = (items.genre[heard].double() @ items.genre[heard].double().T) > 0
 chance = float((same.double().sum() - len(same)) / (len(same) * (len(same) - 1)))
 found = float(same[torch.arange(len(same)), nearest].double().mean())
 print(f"nearest tracks share a genre in {found:.0%}, random pairs in {chance:.0%}")
-claim("nearest tracks share a genre far more often than random pairs", found, above=1.5 * chance,
-      trivial=chance)
+claim("nearest tracks share a genre far more often than random pairs", found,
+      above=min(3 * chance, (1 + chance) / 2), trivial=1.5 * chance)
 
 # %% [markdown]
 # ## 6. How loud is silence?
@@ -1501,7 +1508,7 @@ claim("nearest tracks share a genre far more often than random pairs", found, ab
 
 # %%
 w0 = 0.04
-gap = ((small.numpy() > 0) - A) ** 2
+gap = ((small.numpy() > 0) - a_toy) ** 2
 family = gap[small.numpy() > 0].sum() + w0 * gap[small.numpy() == 0].sum() + 0.3 * sum(
     float((w**2).sum()) for w in (toy.P, toy.Q, toy.b_u, toy.b_i))
 check("44.12", "J with α = 1 / w0 and λ = λ' / w0 is 43's weighted functional divided by w0",
@@ -1515,9 +1522,9 @@ check("44.12", "α = 1: the truncated SVD of the table of 0 and 1, shrunk by λ"
 
 # %% tags=["hide-input"]
 weights, seen_mask = [1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-5], fit_part.toarray() > 0
-levels = []
+exact_part, levels = fit_part.astype(np.float64), []       # float32 does not resolve w0 = 1e-5
 for w0 in weights:
-    fit = ials(fit_part.astype(np.float64), D, 1 / w0, LAM / ALPHA / w0, N_SWEEPS)
+    fit = ials(exact_part, D, 1 / w0, LAM / ALPHA / w0, N_SWEEPS)
     score = fit.score(slice(None)).numpy()
     levels.append((score[seen_mask].mean(), score[~seen_mask].mean(),
                    ndcg_of(fit, fit_part, valid_part)))
@@ -1527,8 +1534,8 @@ axes[0].plot(weights, levels[:, 0], marker="o", ms=4, label="played cells")
 axes[0].plot(weights, levels[:, 1], marker="s", ms=4, label="silent cells")
 axes[0].set(xscale="log", xlabel="weight of silence $w_0$", ylabel="mean score", ylim=(-0.05, 1.05))
 axes[0].legend()
-own = [max(ndcg_of(ials(fit_part, D, 1 / w0, lam / w0, N_SWEEPS), fit_part, valid_part)
-           for lam in (0.5, 1.0, 3.0, 6.0, 10.0)) for w0 in weights]
+own = [max(ndcg_of(ials(fit_part if w0 > 1e-4 else exact_part, D, 1 / w0, lam / w0, N_SWEEPS),
+                   fit_part, valid_part) for lam in (0.5, 1.0, 3.0, 6.0, 10.0)) for w0 in weights]
 axes[1].plot(weights, levels[:, 2], marker="o", ms=4, label="λ' of the page")
 axes[1].plot(weights, own, marker="s", ms=4, ls="--", label="the best of five λ'")
 axes[1].axhline(judge(top_unseen(popularity(fit_part), fit_part, 10), valid_part)["nDCG"],
@@ -1543,15 +1550,17 @@ by_popularity = judge(top_unseen(popularity(fit_part), fit_part, 10), valid_part
 silent_share = levels[:, 1] / levels[:, 0]
 claim("with hardly any silence a silent cell scores more than half of what a played one does",
       silent_share[-1], above=0.5, trivial=silent_share[2])
-claim("… and at this λ' the lists are hardly better than popularity's", levels[-1, 2],
-      below=1.1 * by_popularity,
-      trivial=levels[2, 2])
+claim("… and this λ' leaves one direction: the lists are no better than popularity's",
+      levels[-1, 2], below=1.02 * by_popularity, trivial=levels[2, 2])
+one, page_s = (torch.linalg.svdvals(w.P @ w.Q.mT) for w in (fit, grid[ALPHA, LAM]))
+claim("one: the second singular value of its scores is below a twentieth of the first",
+      one[1] / one[0], below=0.05, trivial=page_s[1] / page_s[0])
 
 # %%
 claim("with a λ' of its own the SVD end, w0 = 1, comes within a tenth of the best", own[0],
       above=0.9 * max(own), trivial=levels[0, 2])
 claim("the end without silence does not", own[-1], below=0.75 * max(own), trivial=max(own))
-free, freer = (ials(fit_part.astype(np.float64), D, 1e5, lam * 1e5, N_SWEEPS)
+free, freer = (ials(exact_part, D, 1e5, lam * 1e5, N_SWEEPS)
                for lam in (0.3, 0.003))
 claim("take the penalty away as well (λ' = 0.3), and the silent cells score near 1",
       free.score(slice(None)).numpy()[~seen_mask].mean(), above=0.75, trivial=levels[2, 1])
@@ -1574,9 +1583,8 @@ if DATA == "plays":
 # $$a_{ui}=q_i^\top p_u=\sum_{j\in I_u}c_{uj}\,w^u_{ij},\qquad w^u_{ij}=q_i^\top A_u^{-1}q_j,\quad A_u=Q^\top C^uQ+\lambda n_u^{\nu}I \tag{44.13}$$
 #
 # A score *is* a sum over the listener's past: each play gives its confidence times a similarity $w^u_{ij}$
-# of the two tracks, measured in the listener's own metric $A_u^{-1}$. (Hu et al. 2008, section 5.) Item kNN
-# with a similarity of one's own, so to speak. For Vera: *Neon* 0.774 = 0.645 from *Rails* + 0.129
-# from *Velvet*.
+# of the two tracks, measured in the listener's own metric $A_u^{-1}$. (Hu et al. 2008, section 5.) For Vera:
+# *Neon* 0.774 = 0.645 from *Rails* + 0.129 from *Velvet*.
 #
 # ### Exercise 44.E · Because you played … · ●●○ · 10 min
 #
@@ -1603,7 +1611,7 @@ def case_E(r, i, lam):
     alone = [ials_user(Q_u, torch.eye(len(r))[j], c, lam) @ Q_u[i] for j in played]
     return (Q_u, played, c[played], i, lam), torch.stack(alone)
 
-# %% tags=["nbval-ignore-output", "hide-input"]
+
 exercise("44.E", contributions, [case_E(r_u, 3, 0.7), case_E(r_u.flip(0), 20, 4.0)], mistakes={
     "you took plain scalar products of the tracks: they do not add up to the score":
     lambda *a: pulled_apart(*a, metric=False),
@@ -1642,7 +1650,8 @@ def explain(model, S, user, item, alpha, lam, confidence="constant", nu=0.0):
     if model.b_u.any() or model.b_i.any():
         raise ValueError("with biases a score has parts that no play causes; fit with biases=False")
     positive("lam", lam)
-    (n, m), S, Q = (len(model.P), len(model.Q)), usable(S, alpha, confidence)[0], model.Q
+    (n, m), Q = (len(model.P), len(model.Q)), model.Q
+    S = usable(as_csr(S).astype(Q[:0].numpy().dtype), alpha, confidence)[0]
     if S.shape != (n, m) or not (0 <= user < n and 0 <= item < m) or not 0 <= nu < float("inf"):
         raise ValueError(f"need S of shape {(n, m)}, user 0..{n - 1}, item 0..{m - 1}, nu >= 0: "
                          f"got S {S.shape}, {user=}, {item=}, {nu=}")
@@ -1739,15 +1748,15 @@ print(f"negative contributions: {share:.0%}, of them negative with that play alo
 # ## 8. Fold-in: a listener nobody has seen before
 #
 # A new listener clicks three tracks. Nobody refits anything: one half-step (44.6) with $Q$, $b_i$ frozen
-# gives $p_*$, $b_*$ in $O(n_*d^2+d^3)$, if $Q^\top Q$ is kept. The service stores $Q$, $b_i$ and the Gram
-# matrix, and solves a listener again after each click (the function below computes the matrix anew).
+# gives $p_*$, $b_*$ in $O(n_*d^2+d^3)$, if $Z^\top Z$ and $\sum_ib_iz_i$ are kept. The service stores $Q$,
+# $b_i$ and these two, and solves a listener again after each click (the function below computes both anew).
 
 # %%
 def fold_in(model, played, alpha, lam, plays=None, biases=None, confidence="constant", nu=0.0):
     """(p (d,), b ()) of a new user by eq. (44.6), from ids of clicked items (and how often).
 
     Settings as of the fit (biases: if the model has some). No clicks: the answer to silence, 0
-    without biases. Computes Q^T Q anew, O(m d^2). ValueError: ids, counts, settings.
+    without biases. Computes Z^T Z anew, O(m d^2). ValueError: ids, counts, settings.
     """
     biases = bool(model.b_i.any() or model.b_u.any()) if biases is None else biases
     played, m = torch.as_tensor(played).reshape(-1), len(model.Q)
@@ -1761,8 +1770,8 @@ def fold_in(model, played, alpha, lam, plays=None, biases=None, confidence="cons
         raise ValueError(f'confidence is "constant" or "linear", nu >= 0: {confidence=}, {nu=}')
     Y = torch.cat([model.Q, model.b_i[:, None]], 1) if biases else model.Q
     S = scipy.sparse.csr_matrix((plays, (np.zeros(len(plays), int), played.long().numpy())), (1, m))
-    S = usable(S, alpha, confidence)[0] if len(plays) else S
     S = S.astype(Y[:0].numpy().dtype)                                  # the type of the model
+    S = usable(S, alpha, confidence)[0] if len(plays) else S
     blocks, penalty = sides(S, alpha, confidence, Y.shape[1], lam, nu)
     x = half_step(blocks, penalty, Y, biases)[0]
     return (x[:-1], x[-1]) if biases else (x, x.new_zeros(()))
@@ -1783,8 +1792,8 @@ again = fold_in(long, small[3].nonzero()[:, 0], 9.0, 2.0, small[3][small[3] > 0]
 # %%
 check("44.6", "fold-in is what a numerical minimiser finds", torch.cat([p_new, b_new[None]]),
       by_lbfgs, atol=1e-5)
-check("44.6", "folding in a user of the training set gives the trained factors", again[0],
-      long.P[3], atol=1e-6)
+check("44.6", "folding in a user of the training set gives the trained factors",
+      torch.cat([again[0], again[1][None]]), torch.cat([long.P[3], long.b_u[3:4]]), atol=1e-6)
 check("44.6", "no clicks, no biases: p = 0", fold_in(no_bias, [], 9.0, 0.7)[0], torch.zeros(3))
 
 # %% tags=["hide-input"]
@@ -1836,13 +1845,13 @@ def list_for_new(Q, b_i, clicked, alpha, lam, k):
 
 # %% tags=["nbval-ignore-output", "hide-input"]
 def new_list(Q, b_i, clicked, alpha, lam, k, seen=True, offsets=True, in_score=True, shared=True,
-             less=1.0, ridge=1.0, own=1.0):
+             less=1.0, ridge=1.0, back=1.0):
     """The answer, and its famous errors by the last seven arguments."""
     b = b_i if offsets else 0 * b_i
-    Z = torch.cat([Q, torch.full((len(Q), 1), own)], 1)
+    Z = torch.cat([Q, torch.ones(len(Q), 1)], 1)
     V, c = Z[clicked], torch.full((len(clicked),), alpha)
     A = Z.mT @ Z + V.mT @ ((c - less)[:, None] * V) + ridge * lam * torch.eye(Z.shape[1])
-    right = V.mT @ (c * (1 - b[clicked]) + b[clicked]) - (Z.mT @ b if shared else 0)
+    right = V.mT @ (c * (1 - b[clicked]) + back * b[clicked]) - (Z.mT @ b if shared else 0)
     score = Q @ torch.linalg.lstsq(A, right)[0][:-1] + (b_i if in_score else 0)
     if seen:
         score[clicked] = -torch.inf
@@ -1862,9 +1871,9 @@ exercise("44.F", list_for_new, cases_F, mistakes={
     lambda *a: new_list(*a, shared=False),
     "you added c beside ZᵀZ, which has the 1 in it already: c - 1":
     lambda *a: new_list(*a, less=0.0),
-    "you did not add λ": lambda *a: new_list(*a, ridge=0.0),
-    "you left b_* out: it does not change the order, but the p_* solved with it is another":
-    lambda *a: new_list(*a, own=0.0)})
+    "you forgot that the shared sum already has -b_i of the clicked items: + b_i":
+    lambda *a: new_list(*a, back=0.0),
+    "you did not add λ": lambda *a: new_list(*a, ridge=0.0)})
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>$z_i=(q_i,1)$; the right-hand side of (44.6) has a sum over *all* items and one over the clicked ones.</details>
@@ -1896,12 +1905,12 @@ exercise("44.F", list_for_new, cases_F, mistakes={
 #
 # starting with $v=r$. *Why these:* $r^\top v=r^\top r$, because $r$ is orthogonal to the old direction (its
 # parabola was at its minimum). From $a\,Av=r-r_{\text{new}}$, with successive residuals orthogonal
-# ($v=r+\beta v_{\text{old}}$ and $v_{\text{old}}^\top Av=0$ give $r^\top Av=v^\top Av$, so
+# ($v=r+(\dots)v_{\text{old}}$ and $v_{\text{old}}^\top Av=0$ give $r^\top Av=v^\top Av$, so
 # $r^\top r_{\text{new}}=r^\top r-a\,v^\top Av=0$), comes
-# $r_{\text{new}}^\top Av=-\frac1ar_{\text{new}}^\top r_{\text{new}}$, which fixes the last factor. After $k$
+# $r_{\text{new}}^\top Av=-\frac1ar_{\text{new}}^\top r_{\text{new}}$, which fixes the last factor. After $t$
 # steps the error has shrunk, in the norm $\lVert x\rVert_A^2=x^\top Ax$, at least to
 #
-# $$\lVert x_k-x_u\rVert_A\le2\Big(\frac{\sqrt\kappa-1}{\sqrt\kappa+1}\Big)^k\lVert x_0-x_u\rVert_A,\qquad\kappa=\operatorname{cond}(A) \tag{44.15}$$
+# $$\lVert x_t-x_u\rVert_A\le2\Big(\frac{\sqrt\kappa-1}{\sqrt\kappa+1}\Big)^t\lVert x_0-x_u\rVert_A,\qquad\kappa=\operatorname{cond}(A) \tag{44.15}$$
 #
 # (Chebyshev's polynomials; not derived here). $A_u$ is never formed: $Av=(Z^\top Z)v+\lambda n_u^\nu v+
 # \sum_{I_u}(c-1)\langle z_i,v\rangle z_i$ costs $O(d^2+n_ud)$.
@@ -1938,6 +1947,8 @@ exercise("44.G", cg_step, cases_G, mistakes={
     lambda *a: one_cg_step(*a, bend=lambda new, old: old / new),
     "you divided by v·v: the parabola's curvature is v·Av":
     lambda *a: one_cg_step(*a, step=lambda r, v, Av: r @ r / (v @ v)),
+    "you moved x along the residual; it goes along v":
+    lambda x, r, v, Av: (x + r @ r / (v @ Av) * r, *one_cg_step(x, r, v, Av)[1:]),
     "you added a A v to the residual": lambda *a: one_cg_step(*a, sign=1)})
 
 # %% [markdown]
@@ -2038,7 +2049,7 @@ def cg_errors(fit, S, steps):
         curves.append(torch.stack([norm_of(e[u], Q, S[u]) for u in np.flatnonzero(known)[:150]]))
     return torch.stack(curves)
 
-# %% tags=["hide-input"]
+
 def norm_of(e, Q, row):
     """||e||_A of one user, squared then rooted, from (44.5)."""
     Qe = Q @ e
@@ -2052,7 +2063,7 @@ ax.fill_between(range(7), *np.quantile(relative, [0.05, 0.95], axis=1), color="#
                 label="5 % … 95 % of 150 listeners")
 ax.plot(range(7), np.median(relative, axis=1), marker="o", ms=4, label="median")
 ax.set(yscale="log", xlabel="steps of conjugate gradients from 0",
-       ylabel=r"error $\Vert x_k-x_u\Vert_A$, relative")
+       ylabel=r"error $\Vert x_t-x_u\Vert_A$, relative")
 ax.legend()
 plt.show()
 
@@ -2077,31 +2088,31 @@ claim("and no half-step raises J", np.diff(by_cg.history).max() / by_cg.history[
 #
 # **Rendle, Krichene, Zhang and Koren (2022)** write iALS as squared errors of the clicks plus a pull of *all*
 # scores to zero, with $\alpha_0$ as its weight and $\lambda(n_u+\alpha_0m)^\nu$ in the penalty. Complete the
-# square on an observed cell, $(a-1)^2+\alpha_0a^2=(1+\alpha_0)(a-t)^2+\text{const}$ with
-# $t=\frac1{1+\alpha_0}$:
+# square on an observed cell, $(a-1)^2+\alpha_0a^2=(1+\alpha_0)(a-\tau)^2+\text{const}$ with
+# $\tau=\frac1{1+\alpha_0}$:
 #
-# $$\sum_{r_{ui}>0}(a_{ui}-1)^2+\alpha_0\sum_{u,i}a_{ui}^2=\sum_{r_{ui}>0}(1+\alpha_0)(a_{ui}-t)^2+\alpha_0\sum_{r_{ui}=0}a_{ui}^2+\frac{\alpha_0N}{1+\alpha_0} \tag{44.16}$$
+# $$\sum_{r_{ui}>0}(a_{ui}-1)^2+\alpha_0\sum_{u,i}a_{ui}^2=\sum_{r_{ui}>0}(1+\alpha_0)(a_{ui}-\tau)^2+\alpha_0\sum_{r_{ui}=0}a_{ui}^2+\frac{\alpha_0N}{1+\alpha_0} \tag{44.16}$$
 #
-# So a click weighs $1+\alpha_0$ and its *target* is $t$, not 1: with the same $\lambda$ this is no member of
-# (44.2). For $\nu=0$ and no biases it is one in disguise: shrink $P$ and $Q$ by $\sqrt t$ and every score
-# falls to $t$ times itself, so that the functional is $\alpha_0t^2J$ with $\alpha=1+\frac1{\alpha_0}$ and
+# So a click weighs $1+\alpha_0$ and its *target* is $\tau$, not 1: with the same $\lambda$ this is no member of
+# (44.2). For $\nu=0$ and no biases it is one in disguise: shrink $P$ and $Q$ by $\sqrt\tau$ and every score
+# falls to $\tau$ times itself, so that the functional is $\alpha_0\tau^2J$ with $\alpha=1+\frac1{\alpha_0}$ and
 # $\lambda\cdot\frac{1+\alpha_0}{\alpha_0}$, plus the constant. Same lists. For $\nu>0$ the two penalties
 # differ user by user, and the lists may.
 
 # %%
-a_0, t = 0.2, 1 / 1.2
+a_0, tau = 0.2, 1 / 1.2
 a, clicked, N_small = toy.P @ toy.Q.mT, small > 0, int((small > 0).sum())
 rendle = ((a - 1)[clicked] ** 2).sum() + a_0 * (a**2).sum()
 check("44.16", "completing the square: weight 1 + α0 and target 1 / (1 + α0)", rendle,
-      (1 + a_0) * ((a - t)[clicked] ** 2).sum() + a_0 * (a[~clicked] ** 2).sum()
+      (1 + a_0) * ((a - tau)[clicked] ** 2).sum() + a_0 * (a[~clicked] ** 2).sum()
       + a_0 * N_small / (1 + a_0), rtol=1e-12)
 
 # %%
-shrunk = t * a
+shrunk = tau * a
 norms = (toy.P**2).sum() + (toy.Q**2).sum()
-check("44.16", "with factors shrunk by √t it is α0 t² J of (44.2), plus the constant",
-      ((shrunk - 1)[clicked] ** 2).sum() + a_0 * (shrunk**2).sum() + 0.3 * t * norms,
-      a_0 * t**2 * ials_objective(no_bias, small_S, 1 + 1 / a_0, 0.3 * (1 + a_0) / a_0)
+check("44.16", "with factors shrunk by √τ it is α0 τ² J of (44.2), plus the constant",
+      ((shrunk - 1)[clicked] ** 2).sum() + a_0 * (shrunk**2).sum() + 0.3 * tau * norms,
+      a_0 * tau**2 * ials_objective(no_bias, small_S, 1 + 1 / a_0, 0.3 * (1 + a_0) / a_0)
       + a_0 * N_small / (1 + a_0), rtol=1e-12)
 
 # %%
@@ -2151,7 +2162,7 @@ def explicit_half(blocks, penalty, Q):
         P[rows] = torch.linalg.solve(A, torch.bmm(r[:, None], V)[:, 0])
     return P
 
-# %%
+
 def explicit_als(R, d, lam, n_sweeps, seed=0):
     """Scores (n, m) of explicit ALS on the stored values of R, penalty lam n_u ||p_u||^2 (43)."""
     rows, columns = ((padded_rows(T, T.data, d), lam * torch.from_numpy(
@@ -2261,7 +2272,7 @@ def leave_last_out(log):
     hidden = np.isin(user * log.n_items + item, list(last.values()))
     return where(S, ~hidden), where(S, hidden)
 
-# %%
+
 def place_of(score, seen, test, n_negatives=None, seed=0):
     """Place (from 0) of each user's one test item among the unseen, or n_negatives of them."""
     rng, places = np.random.default_rng(seed), []
@@ -2363,20 +2374,6 @@ def _spark_als(log, d, alpha, lam, n_iterations, blocks=2):
                userCol="user", itemCol="item", ratingCol="count").fit(log)
 
 # %%
-def _taken(session, settings, als):
-    """Does Spark know all these settings, and build its ALS with these options?"""
-    from pyspark import SparkConf
-    from pyspark.ml.recommendation import ALS
-
-    java = session.sparkContext._jvm.org.apache.spark
-    conf = dict(SparkConf(loadDefaults=False).setAll(settings.items()).getAll())
-    entry, level = java.internal.config.ConfigEntry.findEntry, java.storage.StorageLevel.fromString
-    known = [entry(k) is not None for k in conf if k != "spark.master"]
-    known += [level(v) is not None for k, v in als.items() if k.endswith("Level")]
-    job = ALS(implicitPrefs=True, **als)
-    return all(known) and conf == settings and als == {k: job.getOrDefault(k) for k in als}
-
-# %%
 def _as_ours(fitted, n, m):
     """Spark's factors as float64 P (n, d), Q (m, d), biases zero; zeros where Spark has no row."""
     P, Q = torch.zeros(n, fitted.rank).double(), torch.zeros(m, fitted.rank).double()
@@ -2409,8 +2406,6 @@ if spark_models:
         for r in torch.tensor(clicks_S.toarray())])                                         # (n, d)
     check("44.4", "our half-step on Spark's tracks gives Spark's listeners",
           spark_again, spark_models[9].P, atol=2e-6)
-
-# %% tags=["nbval-ignore-output"]
 own_fit = ials(clicks_S, SPARK_D, SPARK_ALPHA, SPARK_LAM, 9, confidence="linear", nu=1.0)
 print(f"our J after 1, 3, 9 sweeps:             {[round(own_fit.history[k]) for k in (1, 5, 17)]}")
 if spark:
@@ -2456,8 +2451,7 @@ print(f"nDCG@10 of ours: {ndcg_of(own_fit, train, test):.3f}")
 #
 # $$\mathbb E\,T=\sum_iB\Big(1-\big(1-\tfrac1B\big)^{m_i}\Big).\tag{44.18}$$
 #
-# Vectors for a block on the same machine are counted too. Besides, every block needs $Q^\top Q$, $d^2$ numbers,
-# however long the log.
+# Vectors for a block on the same machine are counted too.
 
 # %%
 def vectors_sent(S, block):
@@ -2542,24 +2536,17 @@ if books:
 # | $Q$ | $10^7\times128$ of 4 bytes | 5.1 | cut into blocks; one machine could hold it |
 # | clicks | $5\cdot10^9$, twice, number and count of 4 bytes each | 80 | cut into blocks, sorted by listener and by track |
 # | $Q^\top Q$, and the matrix of the row being solved | $128\cdot129/2$ of 8 bytes each | 0.00007 | in every task |
-# | scores of all pairs | $10^{15}$ of 4 bytes | 4,000,000 | nowhere: that is why the trick is needed |
+# | vectors that a task receives, 50 blocks (44.18) | $\approx B^{-1}T\cdot128$ of 4 bytes | 5.1; 33 for the tracks' half-step | in every task: this sets the number of blocks |
 #
 # By (44.18) the two half-steps of an iteration send 1.5 and 2.4 TB with 400 blocks, 0.26 and 1.6 TB with 50:
-# as few blocks as memory allows, but a block is one task: fifty executors of one core. The model stays; these
-# lines change.
-
-# %% tags=["nbval-ignore-output", "hide-input"]
-CLUSTER = {"spark.master": "yarn", "spark.executor.instances": "50", "spark.executor.cores": "1",
-           "spark.executor.memory": "48g", "spark.driver.memory": "16g",
-           "spark.sql.shuffle.partitions": "400", "spark.default.parallelism": "400",
-           "spark.shuffle.compress": "true", "spark.ui.enabled": "true"}
-CLUSTER_ALS = {"numUserBlocks": 50, "numItemBlocks": 50, "checkpointInterval": 5,
-               "intermediateStorageLevel": "MEMORY_AND_DISK", "finalStorageLevel": "DISK_ONLY"}
-there = CLUSTER | CLUSTER_ALS | {"setCheckpointDir": "hdfs:///checkpoints"}
-here = LAPTOP | {"numUserBlocks": 2, "numItemBlocks": 2, "checkpointInterval": 2,
-                 "setCheckpointDir": "a scratch folder"}
-for key in sorted(here | there):
-    print(f"{key:<30} {str(here.get(key, '–'))[:18]:<20} {there.get(key, '–')}")
+# few blocks send less, but each is one task that must hold what it receives. The model stays; these lines change:
+#
+# | setting | here | there |
+# |---|---|---|
+# | `spark.master` | `local[2]` | `yarn` |
+# | `spark.executor.instances` (of one core) | – | 50 |
+# | `spark.executor.memory` | – | `48g` |
+# | `numUserBlocks`, `numItemBlocks` | 2 | 50 |
 
 # %% tags=["nbval-ignore-output", "hide-input"]
 loads = ((1e7, 500), (1e8, 50))             # tracks of 500 clicks each, listeners of 50
@@ -2567,15 +2554,10 @@ claim("50 blocks: 0.26 TB to the listeners, 1.6 TB to the tracks; 400 blocks: 1.
       [512 * rows * vectors_expected([k], B) / 1e12 for B in (50, 400) for rows, k in loads],
       [0.26, 1.63, 1.46, 2.41], atol=0.006,
       trivial=[512 * rows * k / 1e12 for rows, k in loads] * 2)
-
-# %% tags=["nbval-ignore-output", "hide-input"]
+claim("with 50 blocks a task receives 5.1 GB of tracks, 33 GB of listeners",
+      [512 * rows * vectors_expected([k], 50) / 50 / 1e9 for rows, k in loads], [5.1, 32.6],
+      atol=0.06, trivial=[512 * rows * k / 50 / 1e9 for rows, k in loads])
 if spark:
-    running = dict(spark.sparkContext.getConf().getAll())
-    claim("the session runs with the settings of the first column",
-          [value in running[key] for key, value in LAPTOP.items()])
-    claim("Spark takes those of the second, and refuses a misspelt one",
-          [_taken(spark, CLUSTER, CLUSTER_ALS),
-           not _taken(spark, {"spark.executor.memry": "1"}, {})])
     spark.stop()
 scratch.cleanup()
 
@@ -2655,7 +2637,7 @@ def random_counts(n, m, N):
     S.data[:] = 1
     return S
 
-# %% tags=["hide-input"]
+
 def sweep_seconds(*fits, repeats=3):
     """Seconds of a sweep of each fit(n_sweeps): (3 sweeps - 1) / 2, each the least of `repeats`.
 
@@ -2694,8 +2676,6 @@ trials = {"a sweep, in N: rows of 100 to 400 clicks, d = 32": (list(wide),
           "a sweep, in d: rows of 5 clicks": (ranks, [(thin, d) for d in ranks])}
 in_trial = {name: sweep_seconds(*(lambda k, S=S, d=d: ials(S, d, 10.0, 1.0, k) for S, d in cases))
             for name, (_, cases) in trials.items()}
-
-# %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 2, figsize=(8.6, 2.8))
 for (name, seconds), marker in zip(one_user.items(), "os"):
     axes[0].plot(catalogues, seconds, marker=marker, label=name)
@@ -2722,9 +2702,9 @@ exponents |= {name: (slope(x, in_trial[name]), slope(x, [multiplications(*case) 
 pd.DataFrame(exponents, index=["measured exponent", "exponent of the multiplications"]).T.round(2)
 
 # %% [markdown]
-# The catalogue drops out of one listener's step, as derived. Where a sweep's time grows more slowly than its
-# multiplications, something else takes the time; for rows of five clicks perhaps the gathering of vectors
-# ($\propto Nd$), which the table does not count.
+# The catalogue drops out of one listener's step, as derived. Where in $d$ the first column is well below the
+# second, the gathering of vectors ($\propto Nd$, not in the table) and fixed costs perhaps outweigh the
+# multiplications.
 #
 # ### Against the library that people use
 #
@@ -2777,11 +2757,9 @@ print(f"memory beside the counts: padded ids, confidences {held:.1f} MB; a block
       "or one row")
 
 # %% [markdown]
-# On the simulated log the first race is won or about even, the second is lost: the rows are short, and three
-# conjugate gradients are perhaps exact enough and cheap. A part of our sweep is the objective, which `implicit`
-# does not compute. On MovieLens 100K (106 clicks a user; full run, $d=64$, $\alpha=40$,
-# $\lambda=10$,
-# least of five) an exact sweep takes <!--full:44.sweep_ratio-->0.536<!--/full--> of `implicit`'s time, and the
+# A part of our sweep is the objective, which `implicit` does not compute; on short rows three conjugate
+# gradients are cheap. On MovieLens 100K (106 clicks a user; full run, $d=64$, $\alpha=40$, $\lambda=10$, least
+# of five) an exact sweep takes <!--full:44.sweep_ratio-->0.536<!--/full--> of `implicit`'s time, and the
 # $J$ of its 15 default iterations is reached in <!--full:44.time_to_objective_ratio-->0.523<!--/full--> of its
 # time.
 #
@@ -2807,8 +2785,8 @@ break_it()
 # <details><summary>Model answer</summary>
 #
 # **Task.** Implicit feedback: for a pair $(u,i)$ of $n$ users and $m$ items we know how often they met,
-# $r_{ui}\ge0$ (clicks, plays), or nothing; there is only one class. No interaction is not a dislike: the item
-# may be unknown. So preference and its certainty are separated:
+# $r_{ui}\ge0$ (clicks, plays), or nothing; there is only one class. No interaction may mean
+# *unknown*, so preference and certainty are separated:
 # $$s_{ui}=\begin{cases}1&r_{ui}>0\\0&r_{ui}=0\end{cases},\qquad c_{ui}=\begin{cases}\alpha\ (\approx50)\ \text{or}\ 1+\alpha r_{ui}&r_{ui}>0\\1&r_{ui}=0\end{cases}$$
 # An empty cell is a negative example of small weight.
 #
@@ -2827,18 +2805,20 @@ break_it()
 # $Q^\top Q$ is computed once for all users: a user costs $O(n_ud^2+d^3)$, a sweep $O(Nd^2+(n+m)d^3)$ with $N$
 # observed cells, instead of $O(nmd^2)$. With offsets: $z_i=(q_i,1)$, $x_u=(p_u,b_u)$, target $s_{ui}-b_i$,
 # $$\Big(\sum_iz_iz_i^\top+\sum_{i\in I_u}(c_{ui}-1)z_iz_i^\top+\lambda I\Big)x_u=-\sum_ib_iz_i+\sum_{i\in I_u}(c_{ui}(1-b_i)+b_i)z_i .$$
-# Then the roles swap. Each half-step is an exact minimum of $J$ over its variables (the matrix is
-# positive definite as $c_{ui}>0$, $\lambda>0$), so $J$ never rises.
+# Then the items: $q_i=(P^\top C^iP+\lambda I)^{-1}P^\top C^is_i$ with $s_i=(s_{1i},\dots,s_{ni})^\top$,
+# $C^i=\operatorname{diag}(c_{1i},\dots,c_{ni})$, by the same trick; from a small random $Q$, repeat until $J$
+# hardly falls. Each half-step is an exact minimum of $J$ over its variables (the matrix is positive definite as
+# $c_{ui}>0$, $\lambda>0$), so $J$ never rises.
 #
 # **Use.** Items with the largest $b_i+\langle p_u,q_i\rangle$ among the unseen. A new user: one half-step
 # with $Q$, $b_i$ fixed (fold-in). Explanation (no offsets):
 # $\langle p_u,q_i\rangle=\sum_{j\in I_u}c_{uj}\,q_i^\top(Q^\top C^uQ+\lambda I)^{-1}q_j$, the contribution of
 # each past interaction. $\alpha$, $\lambda$, $d$ are chosen on a validation part by a ranking metric.
 #
-# **Ответ по-русски.** *Задача.* Неявная обратная связь: для пары $(u,i)$ ($n$ пользователей, $m$ объектов)
-# известно только, сколько раз они взаимодействовали, $r_{ui}\ge0$; явных отрицательных примеров нет.
-# Отсутствие взаимодействия не означает, что объект не нравится: возможно, пользователь о нём не знает.
-# Поэтому разделяют предпочтение и уверенность в нём:
+# **Ответ по-русски.** *Задача.* iALS — попеременный метод наименьших квадратов (ALS) для неявной обратной
+# связи: для пары $(u,i)$ ($n$ пользователей, $m$ объектов) известно только, сколько раз они взаимодействовали,
+# $r_{ui}\ge0$; явных отрицательных примеров нет. Отсутствие взаимодействия ещё не значит «не нравится», поэтому
+# разделяют предпочтение и уверенность в нём:
 # $$s_{ui}=\begin{cases}1,&r_{ui}>0\\0,&r_{ui}=0\end{cases},\qquad c_{ui}=\begin{cases}\alpha\ (\approx50)\ \text{или}\ 1+\alpha r_{ui},&r_{ui}>0\\1,&r_{ui}=0\end{cases}$$
 # Пустая ячейка — отрицательный пример с малым весом. *Функционал* — сумма по **всем** парам;
 # $p_u,q_i\in\mathbb R^d$ —
@@ -2859,7 +2839,9 @@ break_it()
 # вместо $O(nmd^2)$. Со сдвигами: $z_i=(q_i,1)$, $x_u=(p_u,b_u)$, целевые значения $s_{ui}-b_i$ (тот же вывод
 # с заменой $q_i$ на $z_i$),
 # $$\Big(\sum_iz_iz_i^\top+\sum_{i\in I_u}(c_{ui}-1)z_iz_i^\top+\lambda I\Big)x_u=-\sum_ib_iz_i+\sum_{i\in I_u}(c_{ui}(1-b_i)+b_i)z_i .$$
-# Затем роли пользователей и объектов меняются. Каждый полушаг даёт точный минимум функционала по своим
+# Затем объекты: $q_i=(P^\top C^iP+\lambda I)^{-1}P^\top C^is_i$, где $s_i=(s_{1i},\dots,s_{ni})^\top$,
+# $C^i=\operatorname{diag}(c_{1i},\dots,c_{ni})$. Начинают со случайной малой $Q$ и повторяют, пока функционал
+# заметно убывает. Каждый полушаг даёт точный минимум функционала по своим
 # переменным (матрица положительно определена, так как $c_{ui}>0$ и $\lambda>0$), поэтому функционал не
 # возрастает. *Применение.* Рекомендуют объекты с наибольшими значениями $b_i+\langle p_u,q_i\rangle$ среди
 # тех, с которыми пользователь ещё не взаимодействовал. Для нового пользователя выполняют один полушаг (решают
