@@ -1088,9 +1088,9 @@ interact(draw_lattice, text=Text("ab", description="text of a, b, c", continuous
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# *aaa* must say *a* in frame 7, where the net says *c*, and is nearly ninety times less probable than *abc*.
-# Five different letters still have 286 paths, more than *ab*; repeats cost them: `aaaab` has one, `aaaaa`
-# none (5 + 4 > 8). Wide grey areas are texts whose borders are unsure.
+# *aaa* needs a third *a* where the net hears *c* (frame 7) or nothing, and is nearly ninety times less probable
+# than *abc*. Five letters without equal neighbours (`abcab`) still have 286 paths, more than *ab*; repeats cost
+# them: `aaaab` has one, `aaaaa` none (5 + 4 > 8). Wide grey areas are texts whose borders are unsure.
 #
 # </details>
 #
@@ -1226,7 +1226,8 @@ exercise("33.E", my_step, [((*a, [0.5, 0.2, 0.3]), _step(*a, [0.5, 0.2, 0.3])) f
 #
 # **A language model inside.** What independence could not say, a model of the letters adds: while the beam
 # walks, each new letter brings $\lambda$ times its log-probability after the prefix. That makes every letter
-# cost something, so a bonus $\nu$ a letter is often added. Prefixes are kept by the sum of both:
+# cost something, so a bonus $\nu$ a letter is often added. Prefixes are kept by the sum of both (the end of the
+# text is not scored, so it may stop inside a word):
 #
 # $$\mathrm{score}_t(w)=\log p_t(w)+\lambda\sum_u\big(\log p_{\mathrm{LM}}(w_u\mid w_1\dots w_{u-1})+\nu\big) \tag{33.13}$$
 
@@ -1296,8 +1297,8 @@ check("33.12", "and minus the loss (33.6) of each text that it found",
 
 # %%
 def _toy_lm(prefix, label):
-    """A letter model of two letters: it likes alternation. With a bonus of 0.3 nats a letter."""
-    return math.log(0.9 if not prefix or prefix[-1] != label else 0.1) + 0.3
+    """A letter model of two letters: it shuns the first one later. A bonus of 0.3 nats a letter."""
+    return math.log(0.1 if prefix and prefix[0] == label else 0.9) + 0.3
 
 
 def _with_lm(total, lam):
@@ -1329,7 +1330,8 @@ check("33.13", "the sum steers what is kept: a beam of 2 finds c, by sound alone
 #
 # $$T_{\mathrm{out}}=\Big\lfloor\frac{T_{\mathrm{in}}+2q-d(k-1)-1}m\Big\rfloor+1 \tag{33.14}$$
 #
-# times. Odd $k$ with $q=d(k-1)/2$ and $m=1$ keep the length; an even $k$ would shift or shorten it.
+# times. If $d(k-1)$ is even, $q=d(k-1)/2$ and $m=1$ keep the length; if it is odd, the frames shift or one is
+# lost.
 #
 # **Receptive field.** Over how many input frames does one output stretch? One frame of a layer spans
 # $d_j(k_j-1)+1$ frames of the layer below; there, neighbours are $\prod_{i<j}m_i$ input frames apart.
@@ -1599,9 +1601,9 @@ print(f"{sum(map(torch.numel, jasper.parameters())):,} parameters; one output se
 #
 # The data are those of [notebook 32](32_asr_las.ipynb), written again compactly: one to three digits by one
 # voice, joined with silence and noise; log-mel of 40 bands, a frame every 12.5 ms; test voices never heard in
-# training. A batch has 16 utterances. Augmentation as there: other speeds (± 15 %), noise, and stripes of the
-# spectrogram that are hidden (SpecAugment, much as in [notebook 31](31_sound_features.ipynb), eq. 31.31; here
-# with real widths, and a stripe may fall into a short utterance's padding).
+# training. A batch has 16 utterances. Augmentation: other speeds (± 15 %; there ± 10 %), noise, and stripes
+# of the spectrogram that are hidden (SpecAugment, much as in [notebook 31](31_sound_features.ipynb), eq.
+# 31.31; here with real widths, and a stripe may fall into a short utterance's padding).
 
 # %% tags=["hide-input"]
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -1824,7 +1826,6 @@ def bootstrap(errors, texts, units, n_draws=2000):
     return sums[rows, 0].sum(1) / sums[rows, 1].sum(1)
 
 # %% tags=["nbval-ignore-output"]
-units = who if DATA == "digits" else range(N_TEST)      # new voices are drawn; known ones are not
 for condition, texts, written in (("quiet", quiet_refs, quiet_greedy), ("noisy", refs, by_greedy)):
     low, high = np.quantile(bootstrap(word_errors(texts, written), texts,
                                       quiet_who if DATA == "digits" else range(N_TEST)),
@@ -1890,14 +1891,14 @@ print(f"frames of a letter: {np.mean(letter_frames):.1f}; neighbours with a blan
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The blank belongs to the paths of every text, and most states are blanks: with equal probabilities its
-# posterior $\gamma_t(\varnothing)$ is by far the largest, so the first gradients push every frame towards
-# it. The textbook picture is that *all* frames become blank first. Ours does exactly that if its last weights
-# start at 0 (dashed); with PyTorch's start some frames say a letter, often *e*, wherever there is speech.
-# Then letters grow, as **spikes**: about two frames each, one right behind the other; the blank fills the rest
-# of the word's sound and the silence. Nothing in (33.4) asks for a letter's full length; why spikes win is
-# analysed by Zeyer et al. (2021), who prove for a simple example that a net which starts out *uniform* gets
-# stuck in them.
+# The blank belongs to the paths of every text: with equal probabilities it gets about half of $\gamma_t$ in
+# each frame whatever is said, a letter only in the texts that have it, so the first gradients push every
+# frame towards the blank. The textbook picture is that *all* frames become blank first. Ours does exactly
+# that if its last weights start at 0 (dashed); with PyTorch's start some frames say a letter, often *e*,
+# wherever there is speech. Then letters grow, as **spikes**: about two frames each, one right behind the
+# other; the blank fills the rest of the word's sound and the silence. Nothing in (33.4) asks for a letter's
+# full length; why spikes win is analysed by Zeyer et al. (2021), who prove for a simple example that a net
+# which starts out *uniform* gets stuck in them.
 #
 # </details>
 #
@@ -2056,6 +2057,8 @@ measured("lam", LAM)
 measured("bonus", BONUS)
 print(f"chosen on the development voices: λ = {LAM}, ν = {BONUS}")
 pd.DataFrame(rows).T
+
+# %% tags=["nbval-ignore-output"]
 better = [k for k in range(N_TEST) if hypotheses["beam 8, letter model"][k] != by_greedy[k]][:4]
 play({f"said: {refs[k]} | greedy: {by_greedy[k]} | with letter model: "
       f"{hypotheses['beam 8, letter model'][k]}": test_sounds[k] / test_sounds[k].abs().max()
@@ -2093,7 +2096,7 @@ plt.show()
 
 # %% [markdown]
 # **Predict.** The list below ranks texts by (33.13). What happens to misspelled words as $\lambda$ grows, and
-# what can no $\lambda$ bring back?
+# can a text that the beam lost come back?
 
 # %% tags=["hide-input"]
 saved = wrong_words["beam 8"] - wrong_words["beam 8, letter model"]
@@ -2137,9 +2140,9 @@ interact(show_ranked, utterance=IntSlider(max=len(hard) - 1, description="uttera
 # <details><summary>What you should have seen</summary>
 #
 # Misspelled words fall first, then chains of digits that are unlikely. At $\lambda=30$ the sound hardly counts
-# any more. The bonus stands inside $\lambda$ and pays for every letter: with $\nu=0.5$ long chains win, with
-# $\nu=0$ short texts and the empty one. A text whose prefix the beam dropped never comes back; with $K=1$ the
-# list has one text.
+# any more. The bonus stands inside $\lambda$ and pays for every letter: with $\nu=0.5$ long chains win. Within
+# one search a dropped prefix never comes back; with another $\lambda$ the beam may keep it (the last check of
+# (33.13)). With $K=1$ the list has one text.
 #
 # </details>
 
@@ -2225,14 +2228,16 @@ for (n_blocks, shortcut), trained in deep.items():
 # In the first thirty steps, at one learning rate for all, the nets with shortcuts are ahead, the dense one
 # most (two more seeds gave the same order; the dense net also has more parameters, a 1 × 1 convolution for
 # every pair of blocks). But look at the dotted line, the best answer that never looks at the sound: with 8
-# blocks only the dense net is below it. So far this is a race to say *blank*. Whether *reading* is learned
-# sooner, the end of the training must say. WER on single digits of unseen voices, three seeds each (±
-# deviation between seeds):
+# blocks only the dense net is below it. So far hardly anybody reads. After 250 steps, WER on single digits of
+# unseen voices, three seeds each (± deviation between seeds; one word for every sound makes 0.85):
 #
 # | | plain | residual | dense |
 # |---|---|---|---|
 # | 4 blocks | <!--full:33.depth_4_plain-->0.78 ± 0.08<!--/full--> | <!--full:33.depth_4_residual-->0.20 ± 0.09<!--/full--> | <!--full:33.depth_4_dense-->0.16 ± 0.06<!--/full--> |
 # | 8 blocks | <!--full:33.depth_8_plain-->0.950<!--/full--> | <!--full:33.depth_8_residual-->0.7 ± 0.1<!--/full--> | <!--full:33.depth_8_dense-->0.13 ± 0.08<!--/full--> |
+#
+# At 250 steps shortcuts decide: eight plain blocks have learned nothing (below one fixed word), the dense net
+# reads at either depth. It is also the largest; longer trainings were not compared.
 #
 # **Padding.** Does a batch change an answer? Compare an utterance alone, in a batch with masks, and in a batch
 # where the filling counts as sound.
@@ -2268,7 +2273,9 @@ print(f"largest change of a probability: {worst_of(with_masks):.1e} with masks, 
 # **Augmentation.** Error on unseen voices with each kind switched off (bundled voices,
 # <!--full:33.ablate_steps-->250<!--/full--> steps each, one seed): all three <!--full:33.ablate_all-->0.06 ± 0.03<!--/full-->; without SpecAugment
 # <!--full:33.ablate_stripes-->0.05 ± 0.02<!--/full-->; without other speeds <!--full:33.ablate_speed-->0.08 ± 0.03<!--/full-->;
-# without noise <!--full:33.ablate_noise-->0.47 ± 0.07<!--/full-->; without any <!--full:33.ablate_none-->0.39 ± 0.07<!--/full-->.
+# without noise <!--full:33.ablate_noise-->0.47 ± 0.07<!--/full-->; without any <!--full:33.ablate_none-->0.39
+# ± 0.07<!--/full-->. Without noise even the pauses are digital silence, which no test recording has, and the
+# test is twice as noisy as any training: this says that training must contain noise, not how much.
 
 # %%
 def ablated(**switched_off):
@@ -2401,12 +2408,12 @@ if strangers:
 # | (b) theo, yweweler: unseen | <!--full:33.unseen_theo-->0.24 ± 0.04<!--/full-->, <!--full:33.unseen_yweweler-->0.24 ± 0.03<!--/full--> | <!--full:32.unseen_theo-->0.10 ± 0.02<!--/full-->, <!--full:32.unseen_yweweler-->0.17 ± 0.03<!--/full--> |
 # | (b) mean of six; deviation between speakers | <!--full:33.unseen_mean-->0.278<!--/full-->; <!--full:33.unseen_spread-->0.0826<!--/full--> | <!--full:32.unseen_mean-->0.230<!--/full-->; <!--full:32.unseen_spread-->0.125<!--/full--> |
 #
-# Both nets learned from the same recordings, but not with the same augmentation, steps or search for settings;
-# a difference says which *page* does better, not which idea: CTC on the voices it knows, but not on strangers
-# (the means of six differ by less than one speaker from another). Published, on other data (LibriSpeech test-clean): Jasper DR 10 × 5 makes a WER of 3.86 % greedily,
-# 2.95 % with a beam and a language model, a relative gain of 24 %, and 2.84 % with time and frequency masks
-# besides (Li et al. 2019). Our relative gain is <!--full:33.relative_gain-->66.67<!--/full--> %, but of a handful
-# of wrong words.
+# Both nets learned from the same recordings, but not with the same augmentation, steps or search for
+# settings; a difference says which *page* does better, not which idea: CTC on the voices it knows, but not on
+# strangers (the means of six differ by less than one speaker from another). Published, on other data
+# (LibriSpeech test-clean): Jasper DR 10 × 5 makes a WER of 3.86 % greedily, 2.95 % with a beam and a language
+# model, a relative gain of 24 %, and 2.84 % with time and frequency masks besides (Li et al. 2019). Our
+# relative gain is <!--full:33.relative_gain-->66.67<!--/full--> %, but of a handful of wrong words.
 
 # %% [markdown]
 # ## Where the notes slip
@@ -2527,13 +2534,13 @@ break_it()
 # Отображение $\mathcal B$ превращает путь в текст: **сначала** склеиваются соседние одинаковые символы,
 # **затем** удаляются пустые: $\mathcal B(\pi)=(\pi_t:\pi_t\ne\pi_{t-1},\ \pi_t\ne\varnothing)$, где $\pi_0$
 # не совпадает ни с одним символом. У пустого символа две роли. (1) Он означает «ничего нового»: и в паузе, и
-# внутри звука буквы, когда сеть не уверена, так что называть букву не обязательно; поэтому $U$ букв не
-# обязаны заполнять все $T$ кадров. (2) Он **разделяет одинаковые буквы**: без него `ll` всегда склеивается в
-# одну *l*, и слово *hello* не получится ни из одного пути. Поэтому тексту, в котором $R$ пар одинаковых
-# соседних букв, нужно $T\ge U+R$ кадров. Пустой символ — не пробел и не тишина: пробел — обычная буква
-# алфавита. Два выравнивания слова *hello* ($U=5$, $R=1$, не менее 6 кадров): `hel-lo` и `hhe-l-lloo` (после
-# склейки `he-l-lo`, после удаления пустых *hello*). В *helo* схлопывается, например, `hheelllo` или `h-el-o`:
-# между двумя *l* нет пустого символа.
+# внутри звучания буквы, когда сеть не уверена; поэтому сеть не обязана называть букву в каждом кадре, и $U$
+# букв могут занимать не все $T$ кадров. (2) Он **разделяет одинаковые буквы**: без него `ll` всегда
+# склеивается в одну *l*, и слово *hello* не получится ни из одного пути. Поэтому тексту, в котором $R$ пар
+# одинаковых соседних букв, нужно $T\ge U+R$ кадров. Пустой символ — не пробел и не тишина: пробел — обычная
+# буква алфавита. Два выравнивания слова *hello* ($U=5$, $R=1$, не менее 6 кадров): `hel-lo` и `hhe-l-lloo`
+# (после склейки `he-l-lo`, после удаления пустых *hello*). В *helo* схлопывается, например, `hheelllo` или
+# `h-el-o`: между двумя *l* нет пустого символа.
 #
 # **Typical mistake.** Deleting blanks before merging (`hhe-l-lloo` would become *helo*); calling the blank a
 # space.
@@ -2573,8 +2580,9 @@ break_it()
 # | 2 | .5 · .2 = .1 | (.3 + .5) · .6 = .48 | (0 + .3) · .2 = .06 |
 # | 3 | .1 · .6 = .06 | (.48 + .1) · .3 = .174 | (.06 + .48) · .6 = .324 |
 #
-# $p(a)=\alpha_3(1)+\alpha_3(2)=.174+.324=.498$, the same. Enumeration looks at $V^T=27$ paths and grows
-# exponentially; the recursion needs $T(2U+1)=9$ numbers.
+# A path ends in the letter or in the blank behind it: $p(a)=\alpha_3(1)+\alpha_3(2)=.174+.324=.498$, the same.
+# Enumeration looks at $3^3=27$ paths (symbols to the power of frames) and grows exponentially; the recursion
+# needs $T(2U+1)=9$ numbers.
 #
 # **Ответ по-русски.** $\mathcal B$ склеивает соседние одинаковые символы, затем удаляет пустые;
 # $p(y)=\sum_{\pi\in\mathcal B^{-1}(y)}\prod_tp_t(\pi_t)$ (кадры условно независимы). Путей, дающих *a*,
@@ -2582,15 +2590,16 @@ break_it()
 # 0,3 · 0,6 · 0,6 = 0,108; `a--` 0,3 · 0,2 · 0,6 = 0,036; `-aa` 0,5 · 0,6 · 0,3 = 0,090; `-a-`
 # 0,5 · 0,6 · 0,6 = 0,180; `--a` 0,5 · 0,2 · 0,3 = 0,030. (Путь `a-a` даёт *aa* и сюда не входит.) Сумма
 # $p(a)=0{,}498$. *Прямая рекурсия.* Состояния $\ell=(\varnothing,a,\varnothing)$, $s=0,1,2$;
-# $\alpha_t(s)$ — вероятность всех начал путей, которые в кадре $t$ находятся в состоянии $s$:
+# $\alpha_t(s)$ — суммарная вероятность всех начал путей, которые в кадре $t$ находятся в состоянии $s$:
 # $$\alpha_t(s)=\big(\alpha_{t-1}(s)+\alpha_{t-1}(s-1)+[\ell_s\ne\varnothing,\ \ell_s\ne\ell_{s-2}]\,\alpha_{t-1}(s-2)\big)p_t(\ell_s),$$
-# $\alpha_1(0)=p_1(\varnothing)$, $\alpha_1(1)=p_1(a)$, $\alpha_1(2)=0$; перескоков здесь нет.
-# $\alpha_1=(0{,}5;\ 0{,}3;\ 0)$;
+# $\alpha_1(0)=p_1(\varnothing)$, $\alpha_1(1)=p_1(a)$, $\alpha_1(2)=0$; перескок через состояние здесь
+# невозможен. $\alpha_1=(0{,}5;\ 0{,}3;\ 0)$;
 # $\alpha_2=(0{,}5\cdot0{,}2;\ (0{,}3+0{,}5)\cdot0{,}6;\ (0+0{,}3)\cdot0{,}2)=(0{,}1;\ 0{,}48;\ 0{,}06)$;
 # $\alpha_3=(0{,}1\cdot0{,}6;\ (0{,}48+0{,}1)\cdot0{,}3;\ (0{,}06+0{,}48)\cdot0{,}6)$, то есть
-# $(0{,}06;\ 0{,}174;\ 0{,}324)$.
-# $p(a)=\alpha_3(1)+\alpha_3(2)=0{,}174+0{,}324=0{,}498$ — то же самое. При полном переборе надо рассмотреть
-# $V^T=27$ путей, и это число растёт экспоненциально; рекурсии нужно $T(2U+1)=9$ чисел.
+# $(0{,}06;\ 0{,}174;\ 0{,}324)$. Путь оканчивается либо буквой, либо пустым символом после неё:
+# $p(a)=\alpha_3(1)+\alpha_3(2)=0{,}174+0{,}324=0{,}498$ — то же самое. Полный перебор рассматривает $3^3=27$
+# путей (число символов в степени числа кадров), и это число растёт экспоненциально; рекурсии достаточно
+# $T(2U+1)=9$ чисел.
 #
 # **Typical mistake.** Counting `a-a`; reading $p(a)$ from the last state alone.
 #
@@ -2616,7 +2625,8 @@ break_it()
 # text *a* has three paths, `a-`, `-a` and `aa`: $p(a)=.4\cdot.6+.6\cdot.4+.4\cdot.4=.24+.24+.16=.64>.36$.
 #
 # **What to do.** Prefix beam search adds the paths of a text while it walks: for each kept prefix it carries
-# the probability of its paths that end in blank and of those that end in its last letter,
+# $p^{\varnothing}_t(w)$, the probability of its paths that end in blank, and $p^{\bullet}_t(w)$, of those that
+# end in its last letter,
 # $p^{\varnothing}_t(w)=p_t(\varnothing)\,(p^{\varnothing}_{t-1}(w)+p^{\bullet}_{t-1}(w))$ and, for a prefix
 # $w=w'v$ with last letter $v$,
 # $$p^{\bullet}_t(w'v)=p_t(v)\big(p^{\bullet}_{t-1}(w'v)+p^{\varnothing}_{t-1}(w')+[w'\text{ does not end in }v]\,p^{\bullet}_{t-1}(w')\big),$$
@@ -2630,13 +2640,13 @@ break_it()
 # $p(\pi\mid x)=\prod_{t=1}^Tp_t(\pi_t)$, а $p(y\mid x)=\sum_{\pi\in\mathcal B^{-1}(y)}p(\pi\mid x)$. Жадное
 # декодирование находит лучший путь, $\hat\pi_t=\arg\max_vp_t(v)$ в каждом кадре, и возвращает
 # $\mathcal B(\hat\pi)$. Лучший же текст — аргумент максимума *суммы*: текст со многими путями средней
-# вероятности может обогнать текст единственного лучшего пути. *Пример.* $T=2$, в обоих кадрах
+# вероятности может обогнать текст, полученный из самого вероятного пути. *Пример.* $T=2$, в обоих кадрах
 # $p_t(\varnothing)=0{,}6$, $p_t(a)=0{,}4$. Лучший путь `--` имеет вероятность $0{,}6\cdot0{,}6=0{,}36$:
 # жадный ответ — пустой текст, и других путей у него нет. У текста *a* три пути, `a-`, `-a`, `aa`:
 # $p(a)=0{,}4\cdot0{,}6+0{,}6\cdot0{,}4+0{,}4\cdot0{,}4=0{,}24+0{,}24+0{,}16=0{,}64>0{,}36$. *Что делать.*
 # Префиксный лучевой поиск складывает вероятности путей одного текста, продвигаясь по кадрам: для каждого из $K$
-# лучших префиксов отдельно хранятся вероятность путей, которые оканчиваются пустым символом, и вероятность
-# путей, которые оканчиваются последней буквой префикса:
+# лучших префиксов хранятся $p^{\varnothing}_t(w)$ — вероятность путей префикса $w$, оканчивающихся пустым
+# символом, — и $p^{\bullet}_t(w)$ — вероятность путей, оканчивающихся его последней буквой:
 # $p^{\varnothing}_t(w)=p_t(\varnothing)\,(p^{\varnothing}_{t-1}(w)+p^{\bullet}_{t-1}(w))$, а для префикса
 # $w=w'v$ с последней буквой $v$
 # $$p^{\bullet}_t(w'v)=p_t(v)\big(p^{\bullet}_{t-1}(w'v)+p^{\varnothing}_{t-1}(w')+[w'\text{ не оканчивается на }v]\,p^{\bullet}_{t-1}(w')\big).$$
