@@ -441,9 +441,8 @@ ax.legend(loc="lower right", frameon=True, framealpha=1)
 plt.show()
 
 # %% [markdown]
-# Along the judge's answer the loss is highest at the saddle; across it the loss is lowest there. What if one
-# reads the order as it is printed in the lecture notes, $\min_G\max_DL$? Section "Where the notes slip"
-# enumerates that game too: its judge tries to be wrong.
+# Along the judge's answer the loss is highest at the saddle; across it the loss is lowest there. (E8
+# enumerates the order that the notes print, $\min_G\max_DL$: its judge tries to be wrong.)
 
 # %% [markdown]
 # ## 3. The best judge
@@ -1000,7 +999,7 @@ plt.show()
 # its factor $1-D$ can only double from ½ to 1. The rest is the judge's own slope (grey). So the first falls
 # *although* the judge becomes steeper: with $\log(1-D)$ a good discriminator is a *danger*. What happens to
 # the discriminator itself? The slopes of its own loss are $-(1-D)$ for real and $D$ for generated objects:
-# when it is right both go to 0. That is harmless: it has nothing left to learn.
+# when it is right both go to 0. That is harmless.
 
 # %% [markdown]
 # ## 6. Training, and why it circles
@@ -1012,8 +1011,7 @@ plt.show()
 # $$\nabla_\theta L(D,G)=-\nabla_\theta\,\mathbb E_z\log(1-D(G(z))),\qquad\nabla_\theta\,\mathbb E_{x\sim p}\log D(x)=0 \tag{14.12}$$
 #
 # In the step of $D$ the generated batch is **detached**: the gradient stops there, θ keeps none. (Without it
-# nothing would become wrong at once, since only ψ is moved; the gradient of $G$ would be computed in vain,
-# and would *pile up* in its `.grad` unless that is cleared.)
+# work is wasted, and the `.grad` of θ piles up unless it is cleared.)
 
 # %%
 G, D = Generator(4, 16, 3).double(), Discriminator(3, 16).double()
@@ -1766,9 +1764,10 @@ plt.show()
 # trains longer. And a mode counts as covered by a single sample: one broad blob covers all eight.
 #
 # **Reading the losses.** While it trains, a GAN prints two numbers. By (14.5) $\log2-\frac12L$ is a lower
-# bound on the JSD: $L$ far below $\log4$ means "the judge wins", $L$ near it "*this* judge sees no difference",
-# not "there is none". The slow judge ends at $\log4$ as if the game were won (so does the loss of $G$, at
-# $\log2$), while its generator has one mode of eight, a JSD of 0.50 (14.9). Neither loss measures quality.
+# bound on the JSD: $L$ far below $\log4$ means "the judge wins", $L$ near it "*this* judge sees no
+# difference", not "there is none". The slow judge ends at $\log4$ as if the game were won (so does the loss
+# of $G$, at $\log2$), while its generator has at best one mode of eight, a JSD of about 0.50 or more (14.9).
+# Neither loss measures quality.
 
 # %% tags=["hide-input"]
 def draw_moment(shot=0, seed=0, axes=None):
@@ -2251,14 +2250,14 @@ axes[0].set_ylim(9.5, -0.5)
 plt.show()
 
 # %% [markdown]
-# The ones have the best precision, 0.93, *above* real digits; the noisy copies are exposed by the last
+# The ones have the best precision here, 0.93, *above* real digits; the noisy copies are exposed by the last
 # column, a distance in pixels. A generator that *replays the training set* (first line) is at or near the
 # best everywhere but in the last column. **Precision** does not see a missing class; white noise, which the
 # features were never trained on, lands anywhere (0.60 here, 0.85 and 0.002 with two other seeds of the
 # classifier). **Recall** does not see how often a mode comes (nine of ten ones pass it), the **Fréchet
 # distance** not who copied, the **class histogram** nothing inside a class, the **nearest distance** not
-# whether the picture is a digit. The VAE after its few epochs (190) is no better than the Gaussian (181).
-# No measure replaces looking.
+# whether the picture is a digit. The VAE after its few epochs (190) is no better than the Gaussian (181). No
+# measure replaces looking.
 #
 # These distances may be compared *with each other only*, not with published FIDs: those use another
 # network's features (Inception, 2,048 numbers, trained on photographs), and another $n$.
@@ -2281,12 +2280,12 @@ plt.show()
 # | grid, R1 | | | | <!--full:14.grid_r1_modes-->25<!--/full--> | <!--full:14.grid_r1_quality-->92 ± 3<!--/full--> % | <!--full:14.grid_r1_kl-->0.008 ± 0.004<!--/full--> |
 # | grid, packed by 4 | 24.8 ± 0.2 | 93.6 % | 0.04 | <!--full:14.grid_packed_modes-->20 ± 3<!--/full--> | <!--full:14.grid_packed_quality-->3 ± 3<!--/full--> % | <!--full:14.grid_packed_kl-->0.5 ± 0.1<!--/full--> |
 #
-# Not like for like: other nets (ours: three hidden layers of 128), another rate (theirs 1e-4, ours 1e-3), far
-# fewer steps. (They packed on the ring too; that line is not copied here.)
-# R1 covers all modes with every seed. Packing does not repeat its published success here: on the grid its
-# samples are spread between the modes (its reverse KL comes from a few dozen good ones: chance alone gives
-# 0.16). (±: ours the standard deviation over seeds.)
-# Whether packing lacks steps (a fortieth of theirs), the smaller rate or a wider judge we have not separated.
+# Not like for like: other nets (ours: three hidden layers of 128), another rate (theirs 1e-4, ours 1e-3),
+# far fewer steps. (They packed on the ring too; that line is not copied here.) R1 covers all modes with
+# every seed. Packing does not repeat its published success here: on the grid its samples are spread between
+# the modes (its reverse KL comes from a few dozen good ones: chance alone gives 0.16). (±: ours the standard
+# deviation over seeds.) Whether packing lacks steps (a fortieth of theirs), the smaller rate or a wider
+# judge we have not separated.
 
 # %% tags=["hide-input"]
 TABLES = {"ring": (lambda n, g: ring_of_gaussians(n, g, sd=0.01), ring_centres(), 0.01),
