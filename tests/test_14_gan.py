@@ -178,6 +178,22 @@ def test_a_population_is_its_nets(nb):
     assert one(torch.randn(1, 5, 2)).shape == (1, 5, 3)
 
 
+def test_a_step_of_g_follows_k_steps_of_d(nb):
+    torch.manual_seed(0)
+    for k in (1, 3):
+        drawn, rounds = [], []
+        G, D = nb["Generator"](2, 4, 2), nb["Discriminator"](2, 4)
+        before = [w.detach().clone() for w in G.parameters()]
+        nb["train_gan"](G, D, lambda: drawn.append(1) or torch.randn(5, 2), lambda: torch.randn(5, 2), 4, k=k, after=rounds.append)
+        assert len(drawn) == 4 * k and rounds == [0, 1, 2, 3]
+        assert all((w != old).any() for w, old in zip(G.parameters(), before))
+
+
+def test_slopes_of_the_generators_loss_know_two_losses(nb):
+    with pytest.raises(KeyError):
+        nb["slopes_of_logit"](torch.zeros(2), "saturated")
+
+
 # --- the Dirac-GAN -------------------------------------------------------------------------------------------------------
 
 def test_paths_of_the_dirac_gan(nb):
@@ -244,6 +260,14 @@ def test_coverage(nb):
 
 
 # --- measures ------------------------------------------------------------------------------------------------------------
+
+def test_effective_modes_take_any_numbers_and_no_nan(nb):
+    centres = nb["ring_centres"]()
+    for x in (centres.double()[:3], centres.numpy()[:3], centres[:3].tolist()):
+        assert nb["effective_modes"](x, centres) == pytest.approx(3, rel=1e-6)
+    refused(nb["effective_modes"], torch.full((4, 2), math.nan), centres, match="samples")
+    refused(nb["effective_modes"], torch.zeros(0, 2), centres, match="samples")
+
 
 def test_frechet_distance(nb):
     f = nb["frechet_distance"]
@@ -323,8 +347,8 @@ MUTANTS = [
     ("return theta * weight @ verdict, theta * weight @ (1 - verdict)", "return theta * weight @ verdict, theta * weight @ verdict", "14.8"),
     ("return math.log(2) + (r * math.log(r) - (1 + r) * math.log(1 + r)) / 2", "return math.log(2) + (r * math.log(r) - (1 + r) * math.log(1 + r))", "14.9"),
     ("* math.log(1 + r)) / 2, -math.log(r)", "* math.log(1 + r)) / 2, math.log(r)", "14.9"),
-    ('return -torch.sigmoid(a) if kind == "saturating" else -torch.sigmoid(-a)', 'return -torch.sigmoid(-a) if kind == "saturating" else -torch.sigmoid(a)', "14.10"),
-    ('return -torch.sigmoid(a) if kind == "saturating" else -torch.sigmoid(-a)', 'return torch.sigmoid(a) if kind == "saturating" else torch.sigmoid(-a)', "14.10"),
+    ('return {"saturating": -torch.sigmoid(a), "non_saturating": -torch.sigmoid(-a)}[kind]', 'return {"saturating": -torch.sigmoid(-a), "non_saturating": -torch.sigmoid(a)}[kind]', "14.10"),
+    ('return {"saturating": -torch.sigmoid(a), "non_saturating": -torch.sigmoid(-a)}[kind]', 'return {"saturating": torch.sigmoid(a), "non_saturating": torch.sigmoid(-a)}[kind]', "14.10"),
     ('factor = slopes_of_logit(fake_a.detach(), "saturating")', 'factor = slopes_of_logit(fake_a.detach(), "non_saturating")', "14.11"),
     ("(factor[:, None] * each_a).mean(0)", "(factor[:, None] * each_a).sum(0)", "14.11"),
     ('g_saturating = gan_losses(D(x_real), D(G(z)), "saturating")[1]', 'g_saturating = gan_losses(D(x_real), D(G(z)), "non_saturating")[1]', "14.12"),
@@ -333,17 +357,19 @@ MUTANTS = [
     ("theta + lr * felt_psi * torch.sigmoid", "theta - lr * felt_psi * torch.sigmoid", "14.13"),
     ('felt_psi = new_psi if order == "alternating" else psi', 'felt_psi = psi if order == "alternating" else new_psi', "14.13"),
     ("derived = [[1 + lr / 2 * (-gamma", "derived = [[1 + lr / 2 * (gamma", "14.14"),
+    ("np.emath.sqrt(gamma**2 - 1)", "1j * math.sqrt(abs(gamma**2 - 1))", "14.14"),
     ("[[1 - lr * gamma + lr**2 / 4] * 2", "[[1 - lr * gamma + lr**2 / 2] * 2", "14.14"),
     ("derived = [(1 - lr * gamma, 2 - lr * gamma - lr**2 / 4)", "derived = [(1 + lr * gamma, 2 - lr * gamma - lr**2 / 4)", "14.15"),
     ("slopes.reshape(len(x), -1).square().sum(1).mean()", "slopes.reshape(len(x), -1).square().mean()", "14.16"),
     ("slopes.reshape(len(x), -1).square().sum(1).mean()", "slopes.reshape(len(x), -1).square().sum(1).sqrt().mean()", "14.16"),
+    ("loss + gamma / 2 * input_gradient", "loss + gamma * input_gradient", "14.16"),
     ("return int(D.argmax()), -math.log(1 - float(D.max()))", "return int(D.argmin()), -math.log(1 - float(D.max()))", "14.17"),
     ("return int(D.argmax()), -math.log(1 - float(D.max()))", "return int(D.argmax()), -math.log(float(D.max()))", "14.17"),
     ("max_min, min_max = 2 * math.log(2) - 2 * price", "max_min, min_max = 2 * math.log(2) + 2 * price", "14.18"),
     ("F.leaky_relu(x, self.slope) if k else x", "F.leaky_relu(x, 0.1) if k else x", "14.19"),
     ("self.biases.append(torch.stack([m.bias.detach() for m in same])[:, None])", "self.biases.append(-torch.stack([m.bias.detach() for m in same])[:, None])", "14.19"),
     ("counts, math.log(len(c)) - entropy)", "counts, entropy)", "14.20"),
-    ("torch.special.entr(counts / len(samples)).sum().exp()", "torch.special.entr(counts / len(samples)).sum()", "14.20"),
+    ("torch.special.entr(counts / len(x)).sum().exp()", "torch.special.entr(counts / len(x)).sum()", "14.20"),
     ("counts.double() / good).sum()", "counts.double() / len(x)).sum()", "14.20"),
     ("counts = torch.bincount(mode[nearest < n_sd * sd]", "counts = torch.bincount(mode[nearest < n_sd * sd**2]", "14.21"),
     ("expected = 1 - np.exp(-(radii**2) / 2)", "expected = 1 - np.exp(-(radii**2))", "14.21"),
