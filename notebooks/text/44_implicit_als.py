@@ -2539,7 +2539,7 @@ if books:
 # | vectors that a task receives, 50 blocks (44.18) | $\approx B^{-1}T\cdot128$ of 4 bytes | 5.1; 33 for the tracks' half-step | in every task: this sets the number of blocks |
 #
 # By (44.18) the two half-steps of an iteration send 1.5 and 2.4 TB with 400 blocks, 0.26 and 1.6 TB with 50:
-# few blocks send less, but each is one task that must hold what it receives. The model stays; these lines change:
+# few blocks send less, but each is a task that must hold what it receives. The model stays; these lines change:
 #
 # | setting | here | there |
 # |---|---|---|
