@@ -1183,6 +1183,8 @@ found = [np.sort_complex(step_eigenvalues(lr, "simultaneous", gamma)) for lr, ga
 derived = [[1 + lr / 2 * (-gamma + sign * np.emath.sqrt(gamma**2 - 1)) for sign in (-1, 1)]
            for lr, gamma in wider]
 check("14.14", "eigenvalues of simultaneous steps", np.sort_complex(derived), found, atol=1e-12)
+
+# %%
 check("14.14", "their modulus", [[1 - lr * gamma + lr**2 / 4] * 2 for lr, gamma in settings],
       np.abs(found[:-1]) ** 2, rtol=1e-12)
 
@@ -1347,7 +1349,7 @@ def best_response(D):
     """The place and the gain of the generator's best answer to a fixed D (n,), eq. (14.17)."""
     return int(D.argmax()), -math.log(1 - float(D.max()))
 
-
+# %%
 place, best_gain = best_response(D_fixed)
 check("14.17", "of all shares, the point mass on the largest D gains most",
       [gain.max(), *simplex[gain.argmax()]], [best_gain, *torch.eye(4)[place]], atol=1e-12)
@@ -1452,6 +1454,8 @@ check("14.19", "and their gradients: the first weights of G, the last ones of D"
 check("14.19", "its R1 terms are those of the nets",
       input_gradient(many_D, x3).square().sum(-1).mean(-1),
       torch.stack([r1_penalty(D, x) for D, x in zip(discs, x3)]), rtol=1e-12)
+
+# %%
 six = torch.randn(1, 6, 2, generator=g)
 packed = Packed(Population([Discriminator(4, 8)]), 2)
 pairs = torch.stack([torch.cat([six[0, j], six[0, j + 1]]) for j in (0, 2, 4)])[None]
