@@ -300,7 +300,7 @@ def test_bootstrap_refuses(nb, arguments, options):
 
 def test_assign_group(nb):
     def by_hand(user, salt, shares):
-        u, end = int.from_bytes(hashlib.sha256(f"{salt}:{user}".encode("utf-8")).digest()[:8], "big") / 2**64, 0.0
+        u, end = int.from_bytes(hashlib.sha256(f"{salt}:{user}".encode()).digest()[:8], "big") / 2**64, 0.0
         for g, share in enumerate(shares):
             end += share
             if end > u:

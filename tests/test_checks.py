@@ -348,9 +348,8 @@ def test_exercise_without_cases_is_refused():
 
 def test_a_mistake_that_makes_nan_is_recognised(capsys):
     zeros = np.array([0.5, 0.5, 0.0])
-    entropy = lambda p: -(p[p > 0] * np.log(p[p > 0])).sum()
     with np.errstate(divide="ignore", invalid="ignore"):
-        exercise("9.A", lambda p: -(np.log(p) * p).sum(), [((zeros,), entropy(zeros))],
+        exercise("9.A", lambda p: -(np.log(p) * p).sum(), [((zeros,), np.log(2))],
                  mistakes={"0 log 0 is 0, not NaN": lambda p: -(p * np.log(p)).sum()})
     assert "Perhaps 0 log 0 is 0, not NaN." in capsys.readouterr().out
 

@@ -1872,8 +1872,7 @@ print(f"means 0 and 3, SE 1: intervals [-1.96, 1.96] and [1.04, 4.96] overlap, "
 def draw_overlap(gap=3.0, ax=None):
     """Two means with intervals, and the interval of their difference."""
     ax = plt.subplots(figsize=(6.0, 2.0))[1] if ax is None else ax
-    for k, (centre, half, name) in enumerate(((gap, 1.96 * math.sqrt(2), "difference"),
-                                              (gap, 1.96, "X"), (0, 1.96, "Y"))):
+    for k, (centre, half) in enumerate(((gap, 1.96 * math.sqrt(2)), (gap, 1.96), (0, 1.96))):
         ax.errorbar(centre, k, xerr=half, fmt="o", capsize=5, color="black" if k else "#c23b22")
     ax.axvline(0, color="grey", lw=0.8)
     p = 2 * stats.norm.sf(gap / math.sqrt(2))

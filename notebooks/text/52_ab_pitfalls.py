@@ -406,7 +406,7 @@ def simpson_recursion(bounds, drift=0.0, n=401):
     step, k, running = drift / math.sqrt(len(bounds)), 1, []
     v = np.linspace(-bounds[0], bounds[0], n)
     g = stats.norm.pdf(v, step)
-    for k, b in enumerate(bounds, 1):
+    for k in range(1, len(bounds) + 1):
         running.append(integrate.simpson(g, x=v))
         if k < len(bounds):
             w = np.linspace(-1, 1, n) * bounds[k] * math.sqrt(k + 1)
@@ -1025,7 +1025,8 @@ grid = pd.DataFrame(grid_rows, columns=["looks", "design", "effect", "stops", "s
 for name, key in (("naive", "naive"), ("Pocock", "pocock"), ("O'Brien–Fleming", "obf"),
                   ("always valid", "valid")):
     for effect, what in ((0.0, "alarm"), (1.0, "power")):
-        for rate in grid.query("looks == 14 and design == @name and effect == @effect")["stops"]:
+        row = (grid["looks"] == 14) & (grid["design"] == name) & (grid["effect"] == effect)
+        for rate in grid.loc[row, "stops"]:
             measured(f"{key}_{what}", rate, math.sqrt(rate * (1 - rate) / GRID_PATHS))
 
 # %% tags=["hide-input"]
