@@ -2235,8 +2235,8 @@ for (n_blocks, shortcut), trained in deep.items():
 # | 4 blocks | <!--full:33.depth_4_plain-->0.78 ± 0.08<!--/full--> | <!--full:33.depth_4_residual-->0.20 ± 0.09<!--/full--> | <!--full:33.depth_4_dense-->0.16 ± 0.06<!--/full--> |
 # | 8 blocks | <!--full:33.depth_8_plain-->0.950<!--/full--> | <!--full:33.depth_8_residual-->0.7 ± 0.1<!--/full--> | <!--full:33.depth_8_dense-->0.13 ± 0.08<!--/full--> |
 #
-# At 250 steps shortcuts decide: eight plain blocks have learned nothing (below one fixed word), the dense net
-# reads at either depth. It is also the largest; longer trainings were not compared.
+# At 250 steps shortcuts decide: eight plain blocks have learned nothing (worse than one fixed word), the dense
+# net reads at either depth. It is also the largest; longer trainings were not compared.
 #
 # **Padding.** Does a batch change an answer? Compare an utterance alone, in a batch with masks, and in a batch
 # where the filling counts as sound.
@@ -2272,8 +2272,8 @@ print(f"largest change of a probability: {worst_of(with_masks):.1e} with masks, 
 # **Augmentation.** Error on unseen voices with each kind switched off (bundled voices,
 # <!--full:33.ablate_steps-->250<!--/full--> steps each, one seed): all three <!--full:33.ablate_all-->0.06 ± 0.03<!--/full-->; without SpecAugment
 # <!--full:33.ablate_stripes-->0.05 ± 0.02<!--/full-->; without other speeds <!--full:33.ablate_speed-->0.08 ± 0.03<!--/full-->;
-# without noise <!--full:33.ablate_noise-->0.47 ± 0.07<!--/full-->; without any <!--full:33.ablate_none-->0.39
-# ± 0.07<!--/full-->. Without noise even the pauses are digital silence, which no test recording has, and the
+# without noise <!--full:33.ablate_noise-->0.47 ± 0.07<!--/full-->; without any
+# <!--full:33.ablate_none-->0.39 ± 0.07<!--/full-->. Without noise even the pauses are digital silence, which no test recording has, and the
 # test is twice as noisy as any training: this says that training must contain noise, not how much.
 
 # %%

@@ -2554,8 +2554,8 @@ if DATA == "ml-100k":
 # drawn pair by pair without repetition (ours may repeat a pair), the rest is as in its code. One seed each
 # here, five there. In (b), nDCG@10 of NeuMF is
 # <!--full:46.split_ncf_ndcg10-->0.40 ± 0.01<!--/full--> (popularity <!--full:46.split_popularity_ndcg10-->0.251<!--/full-->), Recommenders
-# publish 0.396 for their NCF on their own draw of this split; 44's iALS has <!--full:44.ials_ndcg10-->0.488 ±
-# 0.007<!--/full-->. In (c) Wide & Deep has AUC
+# publish 0.396 for their NCF on their own draw of this split; 44's iALS has
+# <!--full:44.ials_ndcg10-->0.488 ± 0.007<!--/full-->. In (c) Wide & Deep has AUC
 # <!--full:46.wide_deep_auc-->0.7779 ± 0.0007<!--/full-->, log-loss
 # <!--full:46.wide_deep_log_loss-->0.5604 ± 0.0007<!--/full-->, DCN <!--full:46.dcn_auc-->0.7731 ± 0.0004<!--/full-->,
 # <!--full:46.dcn_log_loss-->0.5648 ± 0.0003<!--/full-->, linear <!--full:46.linear_auc-->0.760<!--/full-->; myFM publishes 0.7896 and 0.5484
