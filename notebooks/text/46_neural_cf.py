@@ -32,7 +32,7 @@
 # log of plays, its truth), [45 factorization machines](45_factorization_machines.ipynb),
 # [41 ranking metrics](41_ranking_metrics.ipynb). How the pages work: [00 start here](00_start_here.ipynb).
 #
-# **Reading** 75 min + exercises 60 min · **Time** 60 s on 2 CPU cores · **Memory** 0.7 GB · **Data** simulated plays with a known truth (full run: MovieLens 100K) · **Exam questions** 69, 71
+# **Reading** 75 min + exercises 60 min · **Time** 70 s on 2 CPU cores · **Memory** 0.7 GB · **Data** simulated plays with a known truth (full run: MovieLens 100K) · **Exam questions** 69, 71
 #
 # **Exam route** question 69 → sections 1–4 (30 min) · question 71 → section 9, E144, E145 (25 min)
 #
