@@ -150,6 +150,32 @@ def test_no_text_begins_in_mid_sentence(book):
     assert [s for s in starts if s[:1].islower() and not s.startswith("scikit-")] == []
 
 
+def never_shown(source):
+    """Values that stand alone on a line before the last statement of a cell: Jupyter shows the last one only."""
+    lost = [node.value for node in ast.parse(source).body[:-1] if isinstance(node, ast.Expr)]
+    return [ast.unparse(v) for v in lost if isinstance(v, (ast.Name, ast.Attribute, ast.Subscript)) or ast.unparse(v).startswith("pd.")]
+
+
+@each
+def test_every_table_is_shown(book):
+    """Two pages computed their main table in the middle of a cell, where nobody sees it."""
+    assert [value for c in book.code for value in never_shown(c.source)] == []
+
+
+def test_a_table_in_the_middle_of_a_cell_is_found():
+    assert never_shown("pd.DataFrame(rows).T\nplay(x)") == ["pd.DataFrame(rows).T"]
+    assert never_shown("board\nprint(1)") == ["board"]
+    assert never_shown("print(1)\nplt.show()\nboard") == []
+
+
+@each
+def test_figures_of_full_runs_stand_on_one_line(book):
+    """`make sync` fills a span on one line; one that runs over a line break would keep its old figure for ever."""
+    broken = [line for c in book.cells if c.cell_type == "markdown" for line in c.source.splitlines()
+              if line.count("<!--full:") != line.count("<!--/full-->")]
+    assert broken == []
+
+
 @each
 def test_markdown_is_wrapped(book):
     if book.number not in FIRST:
