@@ -129,16 +129,15 @@ scheme({"l": (0, 2, "level $\\ell_{t-1}$", "round"), "b": (0, 1, "slope $b_{t-1}
 plt.show()
 
 # %% tags=["hide-input"]
-scheme({"y1": (0, 2, "$y_t-s_{t-m}$", "round"), "o1": (1.5, 2, "$\\ell_{t-1}+b_{t-1}$", "round"),
-        "l": (3.9, 2, "$\\ell_t=\\alpha\\cdot$new$\\,+(1-\\alpha)\\cdot$old", "bold"),
-        "y2": (0, 1, "$\\ell_t-\\ell_{t-1}$", "round"), "o2": (1.5, 1, "$b_{t-1}$", "round"),
-        "b": (3.9, 1, "$b_t=\\beta^*\\cdot$new$\\,+(1-\\beta^*)\\cdot$old", "bold"),
-        "y3": (0, 0, "$y_t-\\ell_{t-1}-b_{t-1}$", "round"), "o3": (1.5, 0, "$s_{t-m}$", "round"),
-        "s": (3.9, 0, "$s_t=\\gamma\\cdot$new$\\,+(1-\\gamma)\\cdot$old", "bold"),
-        "new": (0, 2.7, "new: what $y_t$ suggests", "plain"), "old": (1.5, 2.7, "old", "plain")},
-       [("y1", "l", "", "left"), ("o1", "l"), ("y2", "b", "", "left"), ("o2", "b"),
-        ("y3", "s", "", "left"), ("o3", "s")],
-       size=(9.6, 3.1), title="the same step in the averaged form: three weighted means")
+rows = {"l": (4, "$y_t-s_{t-m}$", "$\\ell_{t-1}+b_{t-1}$", "level $\\ell_t$", "\\alpha"),
+        "b": (2, "$\\ell_t-\\ell_{t-1}$", "$b_{t-1}$", "slope $b_t$", "\\beta^*"),
+        "s": (0, "$y_t-\\ell_{t-1}-b_{t-1}$", "$s_{t-m}$", "season $s_t$", "\\gamma")}
+nodes, arrows = {}, []
+for key, (y, new, old, state, share) in rows.items():
+    nodes |= {"n" + key: (0, y + 0.55, "new: " + new, "round"), key: (2.6, y, state, "bold"),
+              "o" + key: (0, y - 0.55, "old: " + old, "round")}
+    arrows += [("n" + key, key, f"${share}$", "thick"), ("o" + key, key, f"$1-{share}$")]
+scheme(nodes, arrows, size=(7.4, 4), title="the same step, averaged form: three weighted means")
 plt.show()
 
 # %% [markdown]
@@ -229,17 +228,17 @@ check("61.1", "SES from y_1, and a batch of three alphas",
 WIDE = {"style": {"description_width": "initial"}, "layout": {"width": "32em"}}
 passengers = np.r_[AirPassengers.x, AirPassengers.xx].astype(float)        # 144 months
 air = torch.from_numpy(np.log(passengers))
-nile_like = 10 + np.random.default_rng(4).normal(0, 1, 60).cumsum() * 0.4 + np.random.default_rng(
-    5).normal(0, 1, 60)
+walk, shake = np.random.default_rng(4).normal(size=60), np.random.default_rng(5).normal(size=60)
+noisy_level = torch.from_numpy(10 + 0.4 * walk.cumsum() + shake)
 
 # %% tags=["hide-input"]
 def draw_ses(alpha=0.3, axes=None):
     """A noisy level with its SES, and the weights that make the last forecast."""
     show, axes = axes is None, plt.subplots(1, 2, figsize=(9, 2.7))[1] if axes is None else axes
-    fit, ages = ses(nile_like, alpha), np.arange(60)
-    axes[0].plot(nile_like, color="grey", lw=1, marker=".", ls="-")
+    fit, ages = ses(noisy_level, alpha), np.arange(60)
+    axes[0].plot(noisy_level, color="grey", lw=1, marker=".", ls="-")
     axes[0].plot(np.arange(61), fit, color="#d1601f", ls="-")
-    sse = float(((fit[:-1] - nile_like)[1:] ** 2).sum())
+    sse = float(((fit[:-1] - noisy_level)[1:] ** 2).sum())
     axes[0].set(title=f"α = {alpha:.2f}: sum of squared errors {sse:.0f}", xlabel="t",
                 ylabel="$y_t$, $\\hat y_t$")
     axes[1].bar(ages[:25], (alpha * (1 - alpha) ** ages)[:25], color="#1b4f8f")
@@ -249,7 +248,7 @@ def draw_ses(alpha=0.3, axes=None):
         plt.show()
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(3, 2, figsize=(9, 5.4), sharex="col")
+fig, axes = plt.subplots(3, 2, figsize=(9, 5), sharex="col", dpi=52)
 for row, alpha in zip(axes, (0.05, 0.3, 0.9)):
     draw_ses(alpha, row)
 for ax in axes[:-1].flat:
@@ -461,7 +460,7 @@ def first_season(season, period, cycle):
         return torch.zeros(1, dtype=torch.float64)
     season = as_series(season, "season")
     if season.shape[-1] != whole(period, "period", 2):
-        raise ValueError(f"season needs {period} values, a cycle in the order of time (the last one "
+        raise ValueError(f"season needs {period} values, a cycle in order of time (the last one "
                          f"is that of the time before the series); got {season.shape[-1]}")
     return season
 
@@ -608,7 +607,7 @@ def draw_holt_winters(alpha=0.5, beta=0.01, gamma=0.2, phi=1.0, ax=None, seasona
         plt.show()
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 3, figsize=(11, 3), sharey=True)
+fig, axes = plt.subplots(1, 3, figsize=(11, 3), sharey=True, dpi=52)
 for ax, (a, b, f) in zip(axes, ((0.5, 0.01, 1.0), (0.5, 0.01, 0.9), (0.5, 0.4, 1.0))):
     draw_holt_winters(a, b, 0.2, f, ax)
 plt.show()
@@ -1378,8 +1377,7 @@ for form in ets_forms():
                                             v in slopes_.items())]
         worst = max(worst, *(float(np.abs(a - b).max() / (1 + np.abs(b).max())) for a, b in pairs))
 check("61.17", "30 forms, two lengths in one batch: value and gradient agree with autograd", worst,
-      0.0,
-      atol=1e-9)
+      0.0, atol=1e-9)
 
 # %% [markdown]
 # **The usual region** $0<\beta<\alpha<1$, $0<\gamma<1-\alpha$, $.8<\varphi<.98$ is kept by sigmoids:
@@ -1663,6 +1661,74 @@ claim("ETS(AAA), log passengers: a simplex over α, β, γ finds no smaller sum 
 print({k: round(float(v), 3) for k, v in ours.params.items() if v.ndim == 0})
 
 # %% [markdown]
+# ### Exercise 61.F · The gradient of SES · ●●● · 15 min
+#
+# $C=\frac12\sum_tu_t^2$ with $u_t=y_t-\ell_{t-1}$ and $\ell_t=\ell_{t-1}+\alpha u_t$. Return
+# $dC/d\alpha$ by (61.17): forwards for the errors, backwards for $\bar\ell$. No differences.
+
+# %%
+def slope_of_sse(y, alpha, level):
+    """y: list of T numbers; level: the first forecast. Returns a float."""
+    raise NotImplementedError
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+def _by_differences(y, alpha, level, step=1e-5):
+    """Central differences of C."""
+    C = [float(((np.array(y) - ses(y, a, level)[:-1].numpy()) ** 2).sum() / 2)
+         for a in (alpha - step, alpha + step)]
+    return (C[1] - C[0]) / (2 * step)
+
+
+def _backwards(y, alpha, level, carry=1.0, share=1.0, direct=1.0):
+    """The sweep, with the parts that readers forget: what the level hands on, the share α."""
+    u = np.array(y) - ses(y, alpha, level)[:-1].numpy()
+    bar, total = 0.0, 0.0
+    for error in u[::-1]:
+        total += error * bar
+        bar = carry * bar - (direct * error + share * alpha * bar)
+    return float(total)
+
+
+exercise("61.F", slope_of_sse, [(case, _by_differences(*case)) for case in (
+    ([10.0, 14.0, 12.0, 15.0], 0.5, 10.0), ([1.0, 2.0, 0.0, 4.0, 3.0], 0.2, 2.0),
+    ([3.0, 3.5, 8.0], 0.9, 1.0))], atol=1e-5, mistakes={
+    "you let the derivative stop at the level before: ℓ̄ must be handed on":
+        lambda y, a, level: _backwards(y, a, level, 0.0, 0.0),
+    "you forgot α ℓ̄ in the derivative by the error": lambda y, a, level: _backwards(y, a, level, 1.0, 0.0),
+    "you have the wrong sign: a larger forecast is a smaller error": lambda y, a, level: -_backwards(y, a, level),
+    "you gave C no factor ½": lambda y, a, level: 2 * _backwards(y, a, level)})
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# At the end $\bar\ell_T=0$: no error comes after the last level.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# From the last $t$ to the first: add $u_t\bar\ell$ to the sum, then $\bar\ell\leftarrow\bar\ell-(u_t+\alpha\bar\ell)$.
+#
+# </details>
+# <details><summary>Solution 61.F</summary>
+#
+# ```python
+# def slope_of_sse(y, alpha, level):
+#     errors = []
+#     for value in y:
+#         errors.append(value - level)
+#         level += alpha * errors[-1]
+#     bar, total = 0.0, 0.0
+#     for u in reversed(errors):
+#         total += u * bar
+#         bar -= u + alpha * bar
+#     return total
+# ```
+#
+# One sweep gives the derivatives by all parameters; `bar` at the end is the one by $\ell_0$.
+#
+# </details>
+
+# %% [markdown]
 # ### The choice among forms
 #
 # `auto_ets` fits the candidates and keeps the smallest AICc. One guard: a forecast that leaves the range of
@@ -1707,7 +1773,7 @@ def usable(y, period, forms, name="y"):
     """allowed(…) without the forms whose AICc is infinite; ValueError if nothing is left."""
     left = [f for f in allowed(y, period, forms) if len(y) > n_params(f, period) + 1]
     if not left:
-        raise ValueError(f"{name}: no form left for {len(y)} values from {y.min():g} to {y.max():g}; "
+        raise ValueError(f"{name}: no form left for {len(y)} values, {y.min():g} to {y.max():g}; "
                          "give at least 5, and positive ones where a form multiplies")
     return left
 
@@ -1742,7 +1808,7 @@ def draw_form(error="M", trend="Ad", season="M", ax=None):
         plt.show()
 
 # %% tags=["hide-input", "nbval-ignore-output"]
-fig, axes = plt.subplots(6, 5, figsize=(10, 9.5), sharex=True, sharey=True)
+fig, axes = plt.subplots(6, 5, figsize=(10, 9.5), sharex=True, sharey=True, dpi=50)
 for ax, form in zip(axes.flat, [e + t + s for e in "AM" for s in "NAM"
                                 for t in ("N", "A", "Ad", "M", "Md")]):
     draw_form(form[0], form[1:-1], form[-1], ax)
@@ -1786,7 +1852,7 @@ claim("the season's letter moves the mean AICc more than the trend's or the erro
 # trend that is not damped: like which power of $h$?
 
 # %%
-LINEAR = [f for f in ets_forms() if f[1] != "M" and f[-1] != "M"]
+LINEAR = ("ANN", "ANA", "AAN", "AAA", "AAdN", "AAdA", "MNN", "MNA", "MAN", "MAA", "MAdN", "MAdA")
 
 # %%
 def effects(form, params, horizon, period=1):
@@ -1889,13 +1955,13 @@ print(f"width with a trend: power of h {power:.2f}; at h = 24 it is {ratio:.1f} 
 
 # %% tags=["hide-input"]
 decade = ETS("AAA", 12).fit(air[:120])
-decade_paths = decade.simulate(24, 40, seed=2)
+decade_paths = decade.simulate(24, 25, seed=2)
 
 
 # %% tags=["hide-input"]
 def draw_fan(level=0.95, horizon=24, root=False):
-    """Forty simulated futures over the interval by formula."""
-    fig, ax = plt.subplots(figsize=(8, 3.3))
+    """Simulated futures over the interval by formula."""
+    fig, ax = plt.subplots(figsize=(8, 3.3), dpi=55)
     t, h = 1949 + np.arange(144) / 12, horizon
     low, high = decade.interval(h, level)
     ax.plot(t[84:120], air[84:120], color="black", lw=1, ls="-")
@@ -1928,7 +1994,7 @@ interact(draw_fan, level=FloatSlider(0.95, min=0.05, max=0.99, step=0.02, descri
          horizon=IntSlider(24, 2, 24, description="months", **WIDE), root=False);
 
 # %% [markdown]
-# ### Exercise 61.F · Variance of a trend · ●●○ · 10 min
+# ### Exercise 61.G · Variance of a trend · ●●○ · 10 min
 #
 # Return $\sigma_h/\sigma$ for ETS(AAN), no damping, from α, β and $h$.
 
@@ -1947,7 +2013,7 @@ def _by_effects(a, b, h, last=0, slope=0):
     return math.sqrt(total)
 
 
-exercise("61.F", width, [((a, b, h), _by_effects(a, b, h)) for a, b, h in (
+exercise("61.G", width, [((a, b, h), _by_effects(a, b, h)) for a, b, h in (
     (0.5, 0.1, 1), (0.5, 0.1, 2), (0.5, 0.1, 12), (0.3, 0.0, 5), (0.9, 0.4, 3))], mistakes={
     "you let it grow like √h": lambda a, b, h: math.sqrt(h),
     "you let it grow like √h, with α: that is SES": lambda a, b, h: math.sqrt(1 + (h - 1) * a**2),
@@ -1966,7 +2032,7 @@ exercise("61.F", width, [((a, b, h), _by_effects(a, b, h)) for a, b, h in (
 # $c_j=\alpha+\beta j$ for $j=1..h-1$; add their squares to 1.
 #
 # </details>
-# <details><summary>Solution 61.F</summary>
+# <details><summary>Solution 61.G</summary>
 #
 # ```python
 # def width(alpha, beta, h):
@@ -2017,7 +2083,7 @@ claim("the normal interval of the right variance misses more above than below", 
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(6.4, 2.8))
-ax.hist(wild_paths[:, -1], bins=np.linspace(-8, 40, 120), color="#8fa9c9", density=True)
+ax.hist(wild_paths[:, -1].numpy(), bins=np.linspace(-8, 40, 120), color="#8fa9c9", density=True)
 x = np.linspace(-8, 40, 300)
 ax.plot(x, stats.norm.pdf(x, 10, by_formula[-1].sqrt()), color="#d1601f", ls="-",
         label="normal, same variance")
@@ -2073,7 +2139,7 @@ def covered(T, seed):
 coverage = torch.stack([covered(T, 10 + k) for k, T in enumerate(LENGTHS)])
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 4, figsize=(11, 2.8), sharey=True)
+fig, axes = plt.subplots(1, 4, figsize=(11, 2.8), sharey=True, dpi=62)
 for ax, T, rows in zip(axes, LENGTHS, coverage):
     for row, name in zip(rows, ("parameters known", "fitted, σ² with T − 4", "fitted")):
         ax.plot(range(1, AHEAD + 1), row, label=name, marker="o", ms=3)
@@ -2158,7 +2224,7 @@ print("MASE of the same miss after a calm and a wild history:",
 # every forecast but 0 costs 200. MASE depends on the history: a calm one makes every error large, so that
 # a mean over series is ruled by few; with a constant history it is infinite.
 #
-# ### Exercise 61.G · MASE · ●○○ · 5 min
+# ### Exercise 61.H · MASE · ●○○ · 5 min
 #
 # Write (61.22) for lists.
 
@@ -2175,7 +2241,7 @@ def _mase(y, f, history, m, base=None, power=1):
         - x[:-m]) ** power) ** (1 / power))
 
 
-exercise("61.G", scaled_error, [(case, _mase(*case)) for case in (
+exercise("61.H", scaled_error, [(case, _mase(*case)) for case in (
     ([3.0, 4.0, 7.0], [1.0, 5.0, 7.5], [2.0, 5.0, 3.0, 9.0, 1.0], 2),
     ([10.0, 11.0], [9.0, 9.0], [4.0, 6.0, 9.0], 1), ([1.0, 5.0, 2.0, 2.0], [0.0] * 4,
                                                      [1.0, 3.0, 2.0, 7.0], 3))],
@@ -2197,7 +2263,7 @@ exercise("61.G", scaled_error, [(case, _mase(*case)) for case in (
 # `zip(history[m:], history[:-m])` pairs each value with the one a period before.
 #
 # </details>
-# <details><summary>Solution 61.G</summary>
+# <details><summary>Solution 61.H</summary>
 #
 # ```python
 # def scaled_error(y, forecast, history, m):
@@ -2244,9 +2310,10 @@ ahead, names = auto_ets_many([s.x for s in monthly], 12, 18)
 # %%
 def scores(group, forecasts, period):
     """Mean sMAPE and MASE over series."""
-    pairs = list(zip(group, forecasts))
-    return (float(np.mean([smape(s.xx, f) for s, f in pairs])),
-            float(np.mean([mase(s.xx, f, s.x, period) for s, f in pairs])))
+    future = torch.from_numpy(np.stack([s.xx for s in group]).astype(float))
+    forecasts = torch.stack([torch.as_tensor(f).double() for f in forecasts])
+    return (float(smape(future, forecasts).mean()),
+            float(np.mean([mase(y, f, s.x, period) for y, f, s in zip(future, forecasts, group)])))
 
 
 # %%
@@ -2276,7 +2343,7 @@ table.round(2)
 # **Predict** the curve of the MASE of the six years after.
 
 # %%
-STEPS = [0, 1, 3, 10, 30, 300]
+STEPS = [0, 1, 3, 10, 300]
 yearly = {"M3": [M3[1 + k] for k in range(YEARLY)],
           "Tourism": [s for s in map(Tourism.__getitem__, range(1, 1312)) if s.type == "yearly"]}
 races, yearly_models = {}, {}
@@ -2289,7 +2356,7 @@ for name, group in yearly.items():
 race = pd.DataFrame(races, ["AICc per value", "MASE"]).T
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 2, figsize=(9, 3))
+fig, axes = plt.subplots(1, 2, figsize=(9, 3), dpi=65)
 for name in yearly:
     rows = race.loc[name]
     axes[0].plot(range(len(STEPS)), rows["AICc per value"] - rows["AICc per value"].iloc[-1],
@@ -2336,7 +2403,7 @@ def held(low, high, levels):
     return [float((inside < level / 2).double().mean()) for level in levels]
 
 # %% tags=["hide-input"]
-fig, ax = plt.subplots(figsize=(5.2, 3.8))
+fig, ax = plt.subplots(figsize=(5.2, 3.8), dpi=72)
 levels = np.linspace(0.05, 0.99, 30)
 for name, (low, high) in CLASSES.items():
     n = int(((sizes >= low) & (sizes <= high)).sum())
@@ -2367,6 +2434,7 @@ claim("yearly M3, 14 to 17 values: 95 % intervals hold less than 85 % of what ca
 # | the same, stopped after one step | <!--full:61.smape_1-->–<!--/full--> | <!--full:61.mase_1-->–<!--/full--> |
 # | seasonal naive | <!--full:61.smape_naive-->–<!--/full--> | <!--full:61.mase_naive-->–<!--/full--> |
 # | R's `ets` (Hyndman, Mcomp, recalculated) | 13.07 | 1.43 |
+# | statsforecast 2.0.1, AutoETS (measured once, not in the full run) | 12.84 | 1.38 |
 # | Theta (the same) | 12.76 | 1.39 |
 #
 # | MASE | M3 yearly | quarterly | monthly | other | Tourism yearly | quarterly | monthly |
