@@ -55,6 +55,8 @@
 # | $\bar\ell_t$; $\bar b_t$; $\bar s_t$; $\bar u_t$ | `L`; `B`; `S` | derivative of the criterion by that state or error |
 # | $c_j$ | `c` | effect of an error on the value $j$ steps later |
 # | $\theta_h$ | `theta` | $\mathbb E\,\hat y^2$ of the forecast one step before $T+h$ |
+# | $C$; $\delta$ | `value`; `delta` | criterion $-\log L$ without its constants; a shift of the level |
+# | $\eta_t$; $e_t$ | `step`; `noise` | step of a walking level; noise on it |
 # | $w_j$ | `weights` | weight of the value $j$ steps ago |
 #
 # </details>
@@ -248,7 +250,7 @@ def draw_ses(alpha=0.3, axes=None):
         plt.show()
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(3, 2, figsize=(9, 5), sharex="col", dpi=52)
+fig, axes = plt.subplots(3, 2, figsize=(9, 5), sharex="col", dpi=48)
 for row, alpha in zip(axes, (0.05, 0.3, 0.9)):
     draw_ses(alpha, row)
 for ax in axes[:-1].flat:
@@ -848,10 +850,10 @@ exercise("61.C", ahead_of, [(case, _walk(*case)) for case in (
 #
 # $$\begin{array}{lll} & \text{trend added} & \text{trend multiplied}\\ q_t & \ell_{t-1}+\varphi b_{t-1} & \ell_{t-1}\,b_{t-1}^{\varphi}\\ b_t & \varphi b_{t-1}+\beta v_t & b_{t-1}^{\varphi}+\beta v_t/\ell_{t-1}\end{array}\qquad \begin{array}{lll} & \text{season added} & \text{season multiplied}\\ \hat y_t & q_t+s_{t-m} & q_t\,s_{t-m}\\ v_t & u_t & u_t/s_{t-m}\\ s_t & s_{t-m}+\gamma u_t & s_{t-m}+\gamma u_t/q_t\end{array}\qquad \ell_t=q_t+\alpha v_t. \tag{61.11}$$
 #
-# Absent parts are $b=0$ (or 1), $s=0$ (or 1) and β or γ = 0. The letter E decides only what is called random:
+# Absent parts are $b=0$, $s=0$ and β or γ = 0. The letter E decides only what is called random:
 # $u_t=y_t-\hat y_t\sim\mathcal N(0,\sigma^2)$ for A, or $\varepsilon_t=u_t/\hat y_t\sim\mathcal
-# N(0,\sigma^2)$ for M. In the textbooks' M forms $\ell_t=q_t(1+\alpha\varepsilon_t)$; put
-# $\varepsilon_t=u_t/\hat y_t$ in and you are back at (61.11).
+# N(0,\sigma^2)$ for M. Textbooks print the M forms with ε, such as $\ell_t=q_t(1+\alpha\varepsilon_t)$ in
+# MAM; put $\varepsilon_t=u_t/\hat y_t$ in and you are back at (61.11).
 #
 # **Predict.** How many different *point* recursions are there among the 30?
 
@@ -987,7 +989,7 @@ check("61.11", "AAdA is the Holt–Winters of section 3", paths["AAdA"].fitted,
 #
 # **R's choice.** Its `ets` leaves out the forms that add an error to a multiplicative season: when a state
 # comes near 0, $u_t/q_t$ and $u_t/s_{t-m}$ explode. Unless told otherwise it also leaves out every
-# multiplicative trend, whose forecasts grow without bound. Fifteen candidates remain: the default here.
+# multiplicative trend: undamped, its forecasts grow exponentially. Fifteen candidates remain: the default here.
 
 # %%
 def candidates(period, positive_values=True, enough=True):
@@ -1833,7 +1835,8 @@ table = air_table()
 by_season = [table[[r[2] == c for r in table.index]].to_numpy().mean() for c in "NAM"]
 by_error = [table[[r[0] == c for r in table.index]].to_numpy().mean() for c in "AM"]
 claim("the season's letter moves the mean AICc more than the trend's or the error's",
-      np.ptp(by_season), above=max(np.ptp(table.mean(axis=0)), np.ptp(by_error)), trivial=np.ptp(by_error))
+      np.ptp(by_season), above=max(np.ptp(table.mean(axis=0)), np.ptp(by_error)),
+      trivial=np.ptp(by_error))
 
 # %% [markdown]
 # ## 7. How sure? Variance, paths, intervals
@@ -2732,7 +2735,7 @@ break_it()
 # $y_t=\ell_{t-1}+b_{t-1}+s_{t-m}$: в обеих формах уровень становится равным $\ell_{t-1}+b_{t-1}$, наклон
 # остаётся равным $b_{t-1}$, сезонная компонента — $s_{t-m}$. Проверка на числах: $\ell=10,\ b=1,\ s=2,\
 # y=10,\ \alpha=0{,}5,\ \beta=0{,}1,\ \gamma=0{,}2$. Тогда $u=-3$, и форма с ошибкой даёт 9,5; 0,7; 1,4.
-# Форма средних с $\beta^*=0{,}2$: $0{,}5\cdot8+0{,}5\cdot11=9{,}5$;
+# Форма взвешенных средних с $\beta^*=0{,}2$: $0{,}5\cdot8+0{,}5\cdot11=9{,}5$;
 # $0{,}2\cdot(-0{,}5)+0{,}8\cdot1=0{,}7$; $0{,}2\cdot(10-11)+0{,}8\cdot2=1{,}4$.
 #
 # Если сезонную компоненту поправляют по *новому* уровню, $s_t=\gamma^*(y_t-\ell_t)+(1-\gamma^*)s_{t-m}$, то из
