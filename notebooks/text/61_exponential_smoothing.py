@@ -383,7 +383,8 @@ check("61.3", "α = .2 is a geometric law: 100,000 draws of an age, within 4 sta
 # is seen through noise, $y_t=\ell_t+e_t$, with variances $\sigma_\eta^2$ and $\sigma_e^2$. The differences
 # $y_t-y_{t-1}=\eta_t+e_t-e_{t-1}$ have variance $\sigma_\eta^2+2\sigma_e^2$ and neighbouring covariance
 # $-\sigma_e^2$. In SES, $y_t-y_{t-1}=u_t-(1-\alpha)u_{t-1}$: variance $(1+(1-\alpha)^2)\sigma^2$,
-# covariance $-(1-\alpha)\sigma^2$. The quotients must agree; with $\kappa=\sigma_\eta^2/\sigma_e^2$
+# covariance $-(1-\alpha)\sigma^2$. The quotients must agree; with $\kappa=\sigma_\eta^2/\sigma_e^2$, and the
+# root between 0 and 1,
 #
 # $$\frac{1+(1-\alpha)^2}{1-\alpha}=2+\kappa\iff\frac{\alpha^2}{1-\alpha}=\kappa\iff\alpha=\frac{\sqrt{\kappa^2+4\kappa}-\kappa}{2}. \tag{61.4}$$
 #
@@ -444,8 +445,8 @@ plt.show()
 #
 # $$\hat y_t=q_t+s_{t-m},\ q_t=\ell_{t-1}+\varphi b_{t-1};\qquad \ell_t=q_t+\alpha u_t,\quad b_t=\varphi b_{t-1}+\beta u_t,\quad s_t=s_{t-m}+\gamma u_t. \tag{61.6}$$
 #
-# This is Holt–Winters in error form; with $u_t\sim\mathcal N(0,\sigma^2)$ it is the model **ETS(AAA)**:
-# additive Error, Trend and Season. Two quarters a year, $\ell_0=10$, $b_0=1$, seasons $2,-2$,
+# This is Holt–Winters in error form. With $u_t\sim\mathcal N(0,\sigma^2)$ and $\varphi=1$ it is the model
+# **ETS(AAA)**, additive Error, Trend and Season; with $\varphi<1$ ETS(AAdA). Two quarters a year, $\ell_0=10$, $b_0=1$, seasons $2,-2$,
 # $\alpha=.5,\ \beta=.1,\ \gamma=.2$:
 #
 # | $t$ | $\hat y_t$ | $y_t$ | $u_t$ | $\ell_t$ | $b_t$ | $s_t$ |
@@ -1579,9 +1580,8 @@ def fit_batch(rows, series, m, steps, found):
                              float(sigma2[k]))
 
 # %%
-class ETS:
-    """ETS("AAdM", 12).fit(y): params, sigma2, aic, aicc, bic, n_params. ValueError for a bad form
-    or period."""
+class GivenETS:
+    """A form whose parameters are given: filter and likelihood. ETS adds the fit."""
 
     def __init__(self, form, period=1):
         parts(form, period)
@@ -1595,18 +1595,25 @@ class ETS:
         """Log-likelihood (…,) with σ² = mean squared error, eq. (61.12), (61.13)."""
         return gaussian(self.form, self.filter(y, params))
 
+# %%
+class ETS(GivenETS):
+    """ETS("AAdM", 12).fit(y): params, sigma2, aic, aicc, bic, n_params. ValueError for a bad form."""
+
     def fit(self, y, steps=300):
         """Maximum likelihood for one series (T,); steps: of the search, at most. Returns self."""
         y = one_series(y, self.form, self.n_params)
         return fitted_with(self, y, fit_all([y], self.period, [self.form], steps)[0][self.form])
 
     def forecast(self, horizon):
+        """Point forecasts (horizon,), every error zero."""
         return ets_forecast(self, horizon)
 
     def simulate(self, horizon, n_paths, seed=0):
+        """Futures with normal errors: (n_paths, horizon)."""
         return ets_simulate(self, horizon, n_paths, seed)
 
     def interval(self, horizon, level=0.95):
+        """(lower, upper), each (horizon,): by (61.19) for six forms, else quantiles of paths."""
         return ets_interval(self, horizon, level)
 
 # %% tags=["hide-input"]
@@ -1644,9 +1651,6 @@ def fitted_states(model):
     return tuple(torch.as_tensor(np.array(x)) for x in model.last)
 
 # %%
-ours = ETS("AAA", 12).fit(air)
-
-# %%
 def sse_of(z):
     """Sum of squared errors of log passengers with the best initial states: a search over α, β, γ
     only."""
@@ -1656,6 +1660,7 @@ def sse_of(z):
         p)).error.square().sum())
 
 # %%
+ours = ETS("AAA", 12).fit(air)
 simplex = optimize.minimize(sse_of, [0.0, -4.0, 0.0], method="Nelder-Mead", options={"maxfev": 60})
 claim("ETS(AAA), log passengers: a simplex over α, β, γ finds no smaller sum of squares",
       144 * ours.sigma2, below=1.001 * simplex.fun, trivial=float(((air[12:]
