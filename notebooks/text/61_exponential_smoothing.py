@@ -446,7 +446,8 @@ plt.show()
 # $$\hat y_t=q_t+s_{t-m},\ q_t=\ell_{t-1}+\varphi b_{t-1};\qquad \ell_t=q_t+\alpha u_t,\quad b_t=\varphi b_{t-1}+\beta u_t,\quad s_t=s_{t-m}+\gamma u_t. \tag{61.6}$$
 #
 # This is Holt–Winters in error form. With $u_t\sim\mathcal N(0,\sigma^2)$ and $\varphi=1$ it is the model
-# **ETS(AAA)**, additive Error, Trend and Season; with $\varphi<1$ ETS(AAdA). Two quarters a year, $\ell_0=10$, $b_0=1$, seasons $2,-2$,
+# **ETS(AAA)**, additive Error, Trend and Season; with $\varphi<1$ ETS(AAdA). Two quarters a year,
+# $\ell_0=10$, $b_0=1$, seasons $2,-2$,
 # $\alpha=.5,\ \beta=.1,\ \gamma=.2$:
 #
 # | $t$ | $\hat y_t$ | $y_t$ | $u_t$ | $\ell_t$ | $b_t$ | $s_t$ |
@@ -1597,7 +1598,7 @@ class GivenETS:
 
 # %%
 class ETS(GivenETS):
-    """ETS("AAdM", 12).fit(y): params, sigma2, aic, aicc, bic, n_params. ValueError for a bad form."""
+    """ETS("AAdM", 12).fit(y): params, sigma2, aic, aicc, bic, n_params. ValueError: bad form."""
 
     def fit(self, y, steps=300):
         """Maximum likelihood for one series (T,); steps: of the search, at most. Returns self."""
