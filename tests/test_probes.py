@@ -128,6 +128,10 @@ PROBES = [
     Probe("52", "bonferroni", (t(0, 1, 1, 0, 0).reshape(1, 5),)),
     Probe("52", "holm", (t(0, 1, 1, 0, 0),)),
     Probe("52", "benjamini_hochberg", (t(0, 1, 1, 0, 0),)),
+    Probe("61", "ses", (grid(3, 6), 0.5), loose=5e-3),
+    Probe("61", "holt_winters", (grid(6), 2, 0.5, 0.25, 0.125, 3.0, 1.0, t(1, 0)), options={"horizon": 3}, loose=5e-3),
+    Probe("61", "smape", (grid(2, 4) + 1, grid(2, 4, step=5) + 1), loose=5e-3),
+    Probe("61", "mase", (grid(4), grid(4, step=5), grid(9, step=2), 2), loose=5e-3),
 ]
 KINDS = {
     "numpy": lambda x: x.numpy().copy(),

@@ -66,7 +66,7 @@
 # </details>
 #
 # <!-- navigation -->
-# previous: [51 A/B testing](51_ab_testing.ipynb) · map: [00 Start here](00_start_here.ipynb)
+# previous: [51 A/B testing](51_ab_testing.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [61 Exponential smoothing](61_exponential_smoothing.ipynb)
 # <!-- /navigation -->
 
 # %% tags=["hide-input"]
@@ -2698,5 +2698,5 @@ break_it()
 #   studies](https://doi.org/10.1080/01621459.1999.10473858). JASA 94.
 #
 # <!-- navigation -->
-# previous: [51 A/B testing](51_ab_testing.ipynb) · map: [00 Start here](00_start_here.ipynb)
+# previous: [51 A/B testing](51_ab_testing.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [61 Exponential smoothing](61_exponential_smoothing.ipynb)
 # <!-- /navigation -->
