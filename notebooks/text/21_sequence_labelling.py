@@ -62,6 +62,7 @@
 # </details>
 #
 # <!-- navigation -->
+# previous: [16 Normalizing flows](16_normalizing_flows.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [31 Sound features](31_sound_features.ipynb)
 # <!-- /navigation -->
 
 # %% tags=["hide-input"]
@@ -108,6 +109,7 @@ PAGE = "21"
 MAX_ITER = 60                          # steps of L-BFGS for the feature CRF
 LAMS = [0.001, 0.01, 0.1, 1.0, 10.0]   # penalties of the slider
 FEW = 400                              # commands that the slider's models learn from
+WRONG_LABELS = 0.15                    # share of their spans with a wrong type
 EPOCHS = 6                             # of the LSTM taggers
 D_HIDDEN = 48                          # width of each direction
 SNIPS_SEEDS = 0                        # trainings on SNIPS in section 10; 0: skip it
@@ -147,7 +149,7 @@ scheme({"S": (0, 1, "START", "plain"),
         **{f"{n}{t}": (1.3 * t + 1.3, 2 - k, n, "bold"
                        if (n, t) in {("O", 0), ("B", 1), ("I", 2)} else
            "round") for t in range(3) for k, n in enumerate(NAMES)},
-        **{f"w{t}": (1.3 * t + 1.3, -1, w, "plain") for t, w in enumerate(WORDS)},
+        **{f"w{t}": (1.3 * t + 1.3, -0.75, w, "plain") for t, w in enumerate(WORDS)},
         "E": (5.2, 1, "END", "plain")},
        [*(("S", f"{n}0", "", "thick" if n == "O" else "") for n in NAMES),
         *((f"{a}{t}", f"{b}{t + 1}", "", "thick" if (a, b, t) in {("O", "B", 0),
@@ -196,7 +198,7 @@ for row in p.argsort(descending=True)[:4]:
 def draw_trellis(words, names, nodes, edges, best, single=None, ax=None):
     """Nodes and edges as dark and thick as their marginals; `best` framed, `single` crossed."""
     T, K = nodes.shape
-    show, ax = ax is None, ax or plt.subplots(figsize=(max(5.5, 1.35 * T), 0.55 * K + 1.3))[1]
+    show, ax = ax is None, ax or plt.subplots(figsize=(max(5.5, 0.95 * T), 0.5 * K + 1.1))[1]
     for t, i, j in (edges > 0.004).nonzero().tolist():
         ax.plot([t, t + 1], [-i, -j], "-", color="#1b4f8f", lw=9 * float(edges[t, i, j]),
                 alpha=0.55, solid_capstyle="butt", zorder=1)
@@ -231,7 +233,7 @@ def move(b_to_i, thirty_i, ax=None):
 
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(1, 4, figsize=(11, 2.4))
+fig, axes = plt.subplots(1, 4, figsize=(9.5, 2.2))
 for ax, b_to_i in zip(axes, (-3.0, -1.0, 1.0, 3.0)):
     move(b_to_i, 1.0, ax)
 plt.show()
@@ -329,10 +331,9 @@ exercise("21.A", score_of, [(([0, 1, 2], *toy()), _score([0, 1, 2], *toy())), _c
 # %%
 commands = {split: data.utterances(split=split) for split in ("train", "valid", "test")}
 train, valid, test = commands.values()
-verb, month, bell = (next(k for k, (w, l) in enumerate(zip(train.words, train.labels)) if rule(w, l))
-                     for rule in (lambda w, l: w[0] == "may", lambda w, l: ("may", "B-date") in zip(w, l),
-                                  lambda w, l: "будильник" in w and "семь" in w))
-for k in (verb, month, bell):
+for rule in (lambda w, l: w[0] == "may", lambda w, l: ("may", "B-date") in zip(w, l),
+             lambda w, l: "будильник" in w and "семь" in w):
+    k = next(k for k in range(len(train)) if rule(train.words[k], train.labels[k]))
     print(*(w if y == "O" else f"{w}/{y}" for w, y in zip(train.words[k], train.labels[k])))
 
 # %% [markdown]
@@ -1075,6 +1076,10 @@ def _greedy(b, A, c, e):
 # %% tags=["nbval-ignore-output", "hide-input"]
 _chains = [(*w, x[0]) for w, x, *_ in (random_problem(K, (T,), s, 1.5) for K, T, s in (
     (3, 5, 1), (2, 7, 2), (4, 4, 3), (3, 6, 7), (3, 1, 5)))]
+_push, _none = torch.tensor([3.0, 0, 0]).double(), torch.zeros(3).double()
+_even = torch.tensor([[0, 1, 0.5]] * 3).double()
+_chains += [(_push, torch.zeros(3, 3).double(), _none, _even),
+            (_none, torch.zeros(3, 3).double(), _push, _even)]
 
 # %% tags=["nbval-ignore-output", "hide-input"]
 exercise("21.E", viterbi_path, [(toy(), _best(*toy())), *((a, _best(*a)) for a in _chains)],
@@ -1598,7 +1603,7 @@ def by_crfsuite(X, Y, l2, max_iter):
 
 
 # %%
-small = X["train"][:60], train.labels[:60]
+small = X["train"][:40], train.labels[:40]
 ours = FeatureCRF(0.5, 500).fit(*small)
 suite, suite_loss = by_crfsuite(*small, 0.5, 500)
 info = suite.info()
@@ -1635,9 +1640,9 @@ KINDS = ("seen", "new value", "new phrase")
 
 
 # %%
-def scores_by_kind(answers, u=test):
+def scores_by_kind(answers, u=None):
     """DataFrame: span F1, share of right sentences, for each kind of test command and all."""
-    rows = {}
+    rows, u = {}, u or test
     for kind in (*KINDS, "all"):
         part = [k for k in range(len(u)) if kind in (u.kind[k], "all")]
         gold, said = [u.labels[k] for k in part], [answers[k] for k in part]
@@ -1670,35 +1675,54 @@ claim("new values cost the most, new phrases less", [crf_f1["seen"] - crf_f1["ne
 # score below stands by kind.
 #
 # **Predict.** What does $\lambda$ do to the weights, to the fit, and to F1 on the valid split? And to the
-# model's *confidence*? Models on a few hundred commands, warm:
+# model's *confidence*? Our grammar makes no mistakes, people do: these models learn from a few hundred
+# commands in which a careless annotator gave every seventh span a random type.
 
 # %% tags=["hide-input"]
-few = X["train"][:FEW], train.labels[:FEW]
+def mislabelled(labels, share, seed=0):
+    """Label lists in which a share of the spans has got a random type: a careless annotator."""
+    rng, types = np.random.default_rng(seed), sorted({y[2:] for s in labels for y in s} - {""})
+    changed = [list(s) for s in labels]
+    for s in changed:
+        for _, a, b in bio_spans(s):
+            if rng.random() < share:
+                new = types[rng.integers(len(types))]
+                s[a:b] = ["B-" + new, *["I-" + new] * (b - a - 1)]
+    return changed
+
+
+# %% tags=["hide-input"]
+few = X["train"][:FEW], mislabelled(train.labels[:FEW], WRONG_LABELS)
 by_lam = {lam: FeatureCRF(lam, MAX_ITER).fit(*few) for lam in LAMS}
-path_of_lam = pd.DataFrame({lam: [float(-m.log_likelihood(*few).mean()), float(-m.log_likelihood(
-    *[[s[k] for k in range(len(valid)) if set(valid.labels[k]) <= set(m.labels_)]
-      for s in (X["valid"], valid.labels)]
-    ).mean()), span_f1(valid.labels, m.predict(X["valid"]))[2], float(m.W_.norm())] for lam,
-    m in by_lam.items()},
-    ["-log p, train", "-log p, valid", "F1, valid", "norm of the weights"]).T
 
+
+def fit_of(model):
+    """-log p a command on train and valid, F1 on valid, norm of the weights."""
+    known = [k for k in range(len(valid)) if set(valid.labels[k]) <= set(model.labels_)]
+    held_out = [X["valid"][k] for k in known], [valid.labels[k] for k in known]
+    costs = [float(-model.log_likelihood(*part).mean()) for part in (few, held_out)]
+    return [*costs, span_f1(valid.labels, model.predict(X["valid"]))[2], float(model.W_.norm())]
+
+
+path_of_lam = pd.DataFrame({lam: fit_of(model) for lam, model in by_lam.items()},
+                           ["-log p, train", "-log p, valid", "F1, valid", "norm of the weights"]).T
 
 # %% tags=["hide-input"]
-def draw_lam(lam, text="wake me at seven on monday", axes=None):
+def draw_lam(lam, text="wake me up at seven on monday", axes=None):
     """Left: fit and F1 against the penalty; right: marginals of one command under this model."""
     show = axes is None
     left, right = axes if axes is not None else plt.subplots(1, 2, figsize=(9.5, 2.9))[1]
     left.semilogx(LAMS, path_of_lam["-log p, train"], label="train")
     left.semilogx(LAMS, path_of_lam["-log p, valid"], label="valid")
     left.axvline(lam, color="black", lw=1)
-    left.set(xlabel="$\\lambda$", ylabel="$-\\log p$ a sentence", ylim=(0, 8),
+    left.set(xlabel="$\\lambda$", ylabel="$-\\log p$", ylim=(0, 8),
              title="λ = {:g}: F1 {:.2f}, norm {:.0f}".format(
                  lam, *path_of_lam.loc[lam, ["F1, valid", "norm of the weights"]]))
     left.legend()
     words, model = text.split(), by_lam[lam]
     sure = model.marginals([attributes(words)])[0].max(1)
     right.bar(range(len(words)), sure.values.numpy(), color="#888888")
-    right.set(xticks=range(len(words)), ylim=(0, 1.25), ylabel="probability of the best label")
+    right.set(xticks=range(len(words)), ylim=(0, 1.25), ylabel="probability")
     right.set_xticklabels(words)
     for t, k in enumerate(sure.indices.tolist()):
         right.text(t, float(sure.values[t]) + 0.03, list(model.labels_)[k], ha="center",
@@ -1708,30 +1732,31 @@ def draw_lam(lam, text="wake me at seven on monday", axes=None):
 
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(3, 2, figsize=(9.5, 7))
+fig, axes = plt.subplots(3, 2, figsize=(8.5, 5.6))
 for pair, lam in zip(axes, LAMS[::2]):
     draw_lam(lam, axes=pair)
 plt.show()
 
 # %% tags=["nbval-ignore-output"]
 interact(draw_lam, lam=SelectionSlider(options=LAMS, value=0.1, description="λ"),
-         text=Text("wake me at seven on monday", description="command", continuous_update=False),
+         text=Text("wake me up at seven on monday", description="command", continuous_update=False),
          axes=fixed(None));
 
 # %%
 claim("a larger penalty always fits the training data less", np.diff(path_of_lam["-log p, train"]),
-      above=0.0,
-      trivial=np.zeros(len(LAMS) - 1))
-claim("on valid commands neither end of the grid is best",
-      int(path_of_lam["-log p, valid"].argmin())
-      in range(1, len(LAMS) - 1), trivial=0 in range(1, len(LAMS) - 1))
+      above=0.0, trivial=np.zeros(len(LAMS) - 1))
+inside = range(1, len(LAMS) - 1)
+claim("with wrong labels among them, neither end of the grid is best on valid commands",
+      int(path_of_lam["-log p, valid"].argmin()) in inside, trivial=0 in inside)
 
 # %% [markdown]
-# A large $\lambda$ makes the model unsure of everything; a small one makes it sure, also where it is wrong,
-# and the valid likelihood pays for that.
+# A large $\lambda$ makes the model unsure of everything. A tiny one lets it learn the wrong labels by heart:
+# the training fit is the best there is, the weights are the largest, and valid commands are less probable. (Set
+# `WRONG_LABELS = 0.0` and run the cells again: on clean labels of a grammar hardly any penalty pays, so
+# no rule for $\lambda$ follows from clean data.)
 #
-# **A whole command.** The trellis of section 1 with the trained model, eleven words, only labels that some
-# word may have: the picture that all of this page is about.
+# **A whole command.** The trellis of section 1 with the trained model and only those labels that some word may
+# have with probability above .03. **Predict**: *monday*, *june*: which labels?
 
 # %% tags=["hide-input"]
 def command_trellis(text, model):
@@ -1744,7 +1769,7 @@ def command_trellis(text, model):
     chain = model.crf_.start.detach(), model.crf_.transitions.detach(), model.crf_.end.detach()
     nodes, edges = forward_backward(*chain, e)
     best = best_paths(*chain, e[None], torch.ones(1, len(words), dtype=torch.bool))[0][0]
-    kept = sorted(set(((nodes > 0.015).any(0)).nonzero()[:, 0].tolist()) | set(best.tolist()),
+    kept = sorted(set(((nodes > 0.03).any(0)).nonzero()[:, 0].tolist()) | set(best.tolist()),
                   key=lambda k: (list(model.labels_)[k] != "O", list(model.labels_)[k][2:], k))
     place = {k: row for row, k in enumerate(kept)}
     draw_trellis(words, [list(model.labels_)[k] for k in kept], nodes[:, kept],
@@ -1753,7 +1778,7 @@ def command_trellis(text, model):
 
 
 # %% tags=["hide-input"]
-command_trellis("play seven no i mean play yesterday morning by june harper", by_lam[1.0])
+command_trellis("i want to hear monday by june harper at seven thirty", feature_crf)
 
 
 # %% [markdown]
@@ -2056,6 +2081,14 @@ class BiLSTMTagger(BiLSTMEmissions):
             crf = self.crf or LinearChainCRF(self.n_labels).to(e)  # without CRF: transitions 0
             return crf.viterbi(e, mask, allowed)[0]
 
+# %%
+seed(2)
+small_tagger, ids = BiLSTMTagger(9, 3), torch.randint(9, MASK.shape)
+scores = small_tagger(ids, MASK).detach()
+check("21.18", "the tagger without CRF: torch's cross-entropies, summed over words",
+      small_tagger.loss(ids, Y, MASK).detach(), nn.functional.cross_entropy(
+          scores[MASK], Y[MASK], reduction="sum") / len(Y), rtol=1e-5)
+
 # %% [markdown]
 # **Legal by construction.** With the table of 21.F, forbidden edges get $-\infty$, and Viterbi searches the
 # rest:
@@ -2193,10 +2226,9 @@ claim("the CRF writes fewer illegal answers than the softmax, legal decoding non
 # %%
 claim("with the CRF on top the same net finds more spans, and gets more sentences right",
       [all_f1["BiLSTM-CRF"] - all_f1["BiLSTM, softmax"], results["BiLSTM-CRF"]["sentence"]["all"]
-       - results["BiLSTM, softmax"]["sentence"]["all"]], above=0.015, trivial=[0.0, 0.0])
+       - results["BiLSTM, softmax"]["sentence"]["all"]], above=0.005, trivial=[0.0, 0.0])
 claim("forbidding illegal paths alone gives a part of that",
-      [all_f1["softmax, legal paths"] - all_f1["BiLSTM, softmax"],
-       all_f1["BiLSTM-CRF"] - all_f1["softmax, legal paths"]], above=0.0, trivial=[0.0, 0.0])
+      all_f1["softmax, legal paths"] - all_f1["BiLSTM, softmax"], above=0.005, trivial=0.0)
 
 # %%
 claim("on new phrases the feature CRF is ahead of both nets, which learn from 2,000 commands only",
@@ -2205,9 +2237,11 @@ claim("on new phrases the feature CRF is ahead of both nets, which learn from 2,
 
 
 # %% [markdown]
-# Only the chain differs between two bars of the same training; two seeds each. The gain has two parts:
-# legality, and what remains, the learned transitions. That the older model wins on new phrases is no law:
-# these nets have no pretrained vectors and little data.
+# Only the chain differs between two bars of the same training; each is the mean of two seeds. A good part of
+# the gain is legality, which costs one table and no training. Whether the *learned* transitions add
+# anything beyond it is not settled here: with other seeds that difference is now above, now below zero, and
+# smaller than its spread. (Section 10 asks again on SNIPS.) That the older model wins on new phrases is no law
+# either: these nets have no pretrained vectors and little data.
 #
 # **Type your own command**, English or Russian: boxes are spans, bars how sure the model is of each word's
 # label. Try two cities in a row, a word it cannot know, a correction ("six no sorry seven"), a sentence
@@ -2248,7 +2282,7 @@ def show_command(text, model="feature CRF", ax=None):
 
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-fig, axes = plt.subplots(4, 1, figsize=(9.5, 6.6))
+fig, axes = plt.subplots(4, 1, figsize=(8.5, 6))
 for ax, (text, model) in zip(axes, (("поставить будильник на семь утра", "feature CRF"),
                                     ("book a table for seven at seven thirty on may seventh",
                                      "feature CRF"),
@@ -2287,6 +2321,7 @@ interact(show_command, text=Text("wake me up at six no sorry seven", description
 # | our feature CRF, L-BFGS (2001's model) | <!--full:21.snips_feature_f1-->–<!--/full--> | <!--full:21.snips_feature_sentence-->–<!--/full--> |
 # | the same features, CRFsuite's averaged perceptron | <!--full:21.snips_perceptron_f1-->–<!--/full--> | <!--full:21.snips_perceptron_sentence-->–<!--/full--> |
 # | our BiLSTM, softmax | <!--full:21.snips_softmax_f1-->–<!--/full--> | <!--full:21.snips_softmax_sentence-->–<!--/full--> |
+# | our BiLSTM, softmax, legal paths only | <!--full:21.snips_legal_f1-->–<!--/full--> | <!--full:21.snips_legal_sentence-->–<!--/full--> |
 # | our BiLSTM-CRF | <!--full:21.snips_crf_f1-->–<!--/full--> | <!--full:21.snips_crf_sentence-->–<!--/full--> |
 #
 # Their joint models use the intent, ours do not; "whole sentence" here means all slots right, theirs counts
@@ -2338,17 +2373,18 @@ def snips_features(u):
 
 # %% tags=["hide-input"]
 def snips_taggers(u):
-    """Both nets on SNIPS, several seeds, legal decoding for both."""
-    names, code = sorted({y for labels in u["train"].labels
-                          for y in labels}), Encoder(u["train"].words)
-    for name, crf in (("softmax", False), ("crf", True)):
-        rows = []
-        for number in range(SNIPS_SEEDS):
-            tagger = train_tagger(u["train"], code, names, crf, SNIPS_EPOCHS, (100, 30, 30, 10),
-                                  100, 2e-3, number)
-            rows.append(both_scores(u["test"], answers_of(tagger, code, names, u["test"].words)))
-        record(name, rows)
-
+    """Both nets on SNIPS, several seeds; the softmax also with legal decoding."""
+    code = Encoder(u["train"].words)
+    names = sorted({y for labels in u["train"].labels for y in labels})
+    rows = {"softmax": [], "legal": [], "crf": []}
+    for name, number in itertools.product(("softmax", "crf"), range(SNIPS_SEEDS)):
+        tagger = train_tagger(u["train"], code, names, name == "crf", SNIPS_EPOCHS,
+                              (100, 30, 30, 10), 100, 2e-3, number)
+        for key, allowed in ((name, None), ("legal", bio_constraints(names)))[:1 + (name != "crf")]:
+            said = answers_of(tagger, code, names, u["test"].words, allowed)
+            rows[key].append(both_scores(u["test"], said))
+    for name, scores in rows.items():
+        record(name, scores)
 
 # %% tags=["hide-input"]
 def share_of(u, share):
@@ -2453,7 +2489,7 @@ pairs = {"likelihood and gradient, 32 × 35 × 72": (
          "Viterbi, the same": (lambda: ours_crf.viterbi(e_snips.detach(), m_snips),
                                lambda: their_crf.decode(e_snips.detach(), m_snips), 7),
          "FeatureCRF against CRFsuite, 30 iterations, 500 commands": (
-             lambda: FeatureCRF(0.1, 30).fit(*part), lambda: by_crfsuite(*part, 0.1, 30), 2)}
+             lambda: FeatureCRF(0.1, 30).fit(*part), lambda: by_crfsuite(*part, 0.1, 30), 1)}
 speed = {name: [1e3 * cpu_seconds(f, n) for f in (ours_f, their_f)] for name,
          (ours_f, their_f, n) in pairs.items()}
 speed = pd.DataFrame(speed, ["ours, ms", "theirs, ms"]).T
@@ -2665,4 +2701,5 @@ break_it()
 #   except Liu and Lane's.
 #
 # <!-- navigation -->
+# previous: [16 Normalizing flows](16_normalizing_flows.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [31 Sound features](31_sound_features.ipynb)
 # <!-- /navigation -->
