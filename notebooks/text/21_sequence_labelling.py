@@ -130,8 +130,7 @@ NAMES, WORDS = ["O", "B", "I"], ["at", "seven", "thirty"]
 
 # %%
 def toy(b_to_i=1.0, thirty_i=1.0):
-    """(start, transitions, end, emissions) of the worked example; two of its scores can be
-    moved.
+    """(start, transitions, end, emissions) of the worked example; two of its scores can be moved.
     """
     start, end = torch.tensor([0, 0, -3.0]).double(), torch.tensor([0, 0, 0.3]).double()
     transitions = torch.tensor([[0.5, 0.5, -3.0], [0.5, -2.0, b_to_i], [0.5, -2.0, 0.5]]).double()
@@ -267,8 +266,7 @@ interact(move, b_to_i=FloatSlider(1.0, min=-4, max=4, step=0.25, description="A(
 
 # %%
 def score_of(y, start, transitions, end, e):
-    """y: list of T label numbers; start, end (K,), transitions (K, K), e (T, K). Returns a
-    number.
+    """y: list of T label numbers; start, end (K,), transitions (K, K), e (T, K). Returns a number.
     """
     raise NotImplementedError
 
@@ -471,7 +469,8 @@ def span_f1(gold, predicted):
 # %%
 rng = np.random.default_rng(0)
 MESS = ["O", "B-a", "I-a", "B-b", "I-b"]                # random labels: many illegal neighbours
-messy = [[[MESS[k] for k in rng.integers(5, size=n)] for n in range(1, 60)] for _ in range(2)]
+messy = [[[MESS[k] for k in rng.integers(n_kinds, size=n)] for n in range(1, 60)]
+         for n_kinds in (5, 3)]
 check("21.1", "precision, recall, F1 of 59 random, mostly illegal answers: seqeval's",
       span_f1(*messy),
       [getattr(seqeval.metrics, f"{name}_score")(*messy) for name in ("precision", "recall", "f1")],
@@ -1151,8 +1150,13 @@ found, score = best_paths(*weights, torch.nan_to_num(E), MASK)
 by_hand = [all_paths(*one) for one in rows_of(weights, E, MASK)]
 check("21.11", "best scores: the largest of all paths", score,
       torch.stack([s.max() for _, s in by_hand]), atol=1e-12)
-check("21.11", "paths: pytorch-crf's", [row[row >= 0].tolist() for row in found]
-      == theirs.decode(torch.nan_to_num(E), MASK))
+
+# %%
+longer, E_long, _, MASK_long = random_problem(6, (9, 2, 5, 7, 1, 8), seed=3)
+decoded = best_paths(*longer, torch.nan_to_num(E_long), MASK_long)[0]
+check("21.11", "paths of six longer sentences: pytorch-crf's",
+      [row[row >= 0].tolist() for row in decoded]
+      == pytorch_crf(*longer).decode(torch.nan_to_num(E_long), MASK_long))
 
 # %% [markdown]
 # `LinearChainCRF` is the page's finished model: likelihood from above, marginals and Viterbi added.
@@ -1164,10 +1168,9 @@ class LinearChainCRF(ChainLikelihood):
     (K,), 0 at first.
 
     transitions[i, j]: label j follows label i. emissions (B, T, K): any float type (bytes, halves:
-    float32).
-    mask (B, T): True on the words of a row, which come first; padding may hold anything. ValueError
-    for what does
-    not fit: shapes, a hole in the mask, a row without a word, labels out of range, NaN.
+    float32). mask (B, T): True on the words of a row, which come first; padding may hold anything.
+    ValueError for what does not fit: shapes, a hole in the mask, a row without a word, labels out
+    of range, NaN.
     """
 
     def marginals(self, emissions, mask=None):
@@ -1425,8 +1428,7 @@ print(*attributes(["at", "seven", "thirty"])[1], sep="   ")
 
 # %% tags=["hide-input"]
 def checked_sentences(X, Y=None):
-    """(X, Y) as lists, or a ValueError: no sentence, an empty one, a bare string, unequal
-    lengths.
+    """(X, Y) as lists, or a ValueError: no sentence, an empty one, a bare string, unequal lengths.
     """
     X = [list(s) for s in X]
     if not X or not all(X):
@@ -1442,8 +1444,7 @@ def checked_sentences(X, Y=None):
 
 # %% tags=["hide-input"]
 def buckets(X, size=512):
-    """Numbers of the sentences in the order of their lengths, in parts, so that little is
-    padded.
+    """Numbers of the sentences in the order of their lengths, in parts, so that little is padded.
     """
     order = sorted(range(len(X)), key=lambda k: len(X[k]))
     return [order[k:k + size] for k in range(0, len(order), size)]
@@ -1543,8 +1544,8 @@ class AttributeModel:
 
     def predict(self, X):
         """The best label list of each sentence."""
-        names = list(self.labels_)
         best = self.each(X, None, lambda crf, e, y, m: crf.viterbi(e, m)[0])
+        names = list(self.labels_)
         return [[names[k] for k in row.tolist()] for row in best]
 
     def marginals(self, X):
@@ -1557,10 +1558,9 @@ class FeatureCRF(AttributeModel):
     float64.
 
     l2 >= 0; max_iter: steps of L-BFGS. X: sentences, each a list of words, each a list of attribute
-    strings; Y: as
-    many lists of labels. Afterwards labels_, attributes_ (name -> row), W_ (M, K), crf_. Attributes
-    that training
-    lacks are ignored. ValueError for empty data, lengths that do not fit, unknown labels.
+    strings; Y: as many lists of labels. Afterwards labels_, attributes_ (name -> row), W_ (M, K),
+    crf_. Attributes that training lacks are ignored. ValueError for empty data, lengths that do not
+    fit, unknown labels.
     """
 
     def __init__(self, l2=1.0, max_iter=200):
@@ -1760,8 +1760,7 @@ claim("with wrong labels among them, neither end of the grid is best on valid co
 
 # %% tags=["hide-input"]
 def command_trellis(text, model):
-    """Trellis of a command under a FeatureCRF: nodes, edges, best path, labels best by
-    themselves.
+    """Trellis of a command under a FeatureCRF: nodes, edges, best path, labels best by themselves.
     """
     words = text.split()
     rows, _, _ = as_arrays([attributes(words)], None, model.attributes_, model.labels_)
@@ -2056,9 +2055,8 @@ class BiLSTMTagger(BiLSTMEmissions):
     (else None).
 
     n_words: size of the vocabulary; or several sizes, then tokens are (B, T, F) and F embeddings
-    are joined (d_emb:
-    one width or F). d_hidden: width of each direction. Padding may hold anything. ValueError for
-    what does not fit.
+    are joined (d_emb: one width or F). d_hidden: width of each direction. Padding may hold
+    anything. ValueError for what does not fit.
     """
 
     def loss(self, tokens, labels, mask):
