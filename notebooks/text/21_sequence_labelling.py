@@ -195,7 +195,7 @@ for row in p.argsort(descending=True)[:4]:
 
 # %% tags=["hide-input"]
 def draw_trellis(words, names, nodes, edges, best, single=None, ax=None):
-    """Nodes and edges as dark and thick as their marginals; `best` framed, `single` crossed."""
+    """Nodes, edges as dark, thick as their marginals; `best`: squares, `single`: diamonds."""
     T, K = nodes.shape
     show, ax = ax is None, ax or plt.subplots(figsize=(max(5.5, 0.95 * T), 0.5 * K + 1.1))[1]
     for t, i, j in (edges > 0.004).nonzero().tolist():
@@ -210,8 +210,8 @@ def draw_trellis(words, names, nodes, edges, best, single=None, ax=None):
     ax.plot(range(T), [-k for k in best], "s-", ms=23, mfc="none", mec="#d1601f", mew=2, lw=1.2,
             color="#d1601f", zorder=3, label="best path (Viterbi)")
     if single is not None:
-        ax.plot(range(T), [-k for k in single], "x:", ms=25, mew=1.4, color="black", lw=1.2,
-                zorder=3, label="largest emission of each word")
+        ax.plot(range(T), [-k for k in single], "D:", ms=21, mew=1.2, mfc="none", color="black",
+                lw=1.2, zorder=3, label="largest emission of each word")
     ax.set(xlim=(-0.5, T - 0.5), ylim=(-K + 0.4, 0.6))
     ax.set_xticks(range(T), words)
     ax.set_yticks([-k for k in range(K)], names)
@@ -239,11 +239,11 @@ plt.show()
 
 # %% [markdown]
 # Each number is the probability that the path passes that node (section 4 gets it without enumeration);
-# edges are as thick as the probability that the path uses them. Orange: the best path. Crosses: the label
+# edges are as thick as the probability that the path uses them. Squares: the best path. Diamonds: the label
 # with the largest *emission* of each word, blind to the neighbours.
 #
 # **Predict.** Move $A_{BI}$ down from 1. Where does the best path give up "one time", and to which path? Do
-# the crosses ever move? Then move the emission of I at *thirty*.
+# the diamonds ever move? Then move the emission of I at *thirty*.
 
 # %% tags=["nbval-ignore-output"]
 interact(move, b_to_i=FloatSlider(1.0, min=-4, max=4, step=0.25, description="A(B, I)"),
@@ -255,7 +255,7 @@ interact(move, b_to_i=FloatSlider(1.0, min=-4, max=4, step=0.25, description="A(
 #
 # At $A_{BI}=1$ the best path is O B I although *thirty* alone prefers B: 1.2 against 1. It scores
 # $4.8+A_{BI}$; the runner-up O O B, "a time begins at *thirty*", scores 4.7 and takes over below $-0.1$.
-# The crosses react to emissions only.
+# The diamonds react to emissions only.
 #
 # </details>
 #
@@ -377,7 +377,7 @@ def _spans(labels, opens=True, splits=True, last=True, inclusive=0):
         rule = ("[BI]" if opens else "B") + ("I*" if splits else "[BI]*") + ("" if last
                                                                              else "(?=.)")
         found += [(kind, m.start(), m.end() - inclusive) for m in re.finditer(rule, text)]
-    return sorted(found, key=lambda s: s[1])
+    return tuple(sorted(found, key=lambda s: s[1]))
 
 
 # %% tags=["nbval-ignore-output", "hide-input"]
@@ -1152,7 +1152,7 @@ check("21.11", "best scores: the largest of all paths", score,
       torch.stack([s.max() for _, s in by_hand]), atol=1e-12)
 
 # %%
-longer, E_long, _, MASK_long = random_problem(6, (9, 2, 5, 7, 1, 8), seed=3)
+longer, E_long, _, MASK_long = random_problem(6, (9, 2, 5, 7, 1, 8), seed=2)
 decoded = best_paths(*longer, torch.nan_to_num(E_long), MASK_long)[0]
 check("21.11", "paths of six longer sentences: pytorch-crf's",
       [row[row >= 0].tolist() for row in decoded]
@@ -1345,6 +1345,62 @@ check("21.13", "log Z, best score, best path, marginals: hmmlearn's score, decod
 # and *rob* letter by letter with two label chains, r₁ i b₁ and r₂ o b₂; each label has one successor only.
 # Emissions: a label gets 2 for its own letter, else 0. **Predict**: how sure is each model of r₁ i b₁ after
 # *rib*, and after *rob*?
+
+# %% [markdown]
+# ### Exercise 21.F · A chain that decides step by step · ●●○ · 10 min
+#
+# The rival of the CRF, (21.14), for one path: at every word a softmax over the *next* label, given the last.
+
+# %%
+def memm(y, start, transitions, e):
+    """y: list of T labels; start (K,), transitions (K, K), e (T, K). Returns p of y, a number."""
+    raise NotImplementedError
+
+# %% tags=["hide-input"]
+def _memm(y, b, A, e, axis=1, first=True):
+    """From tables of exponentials in numpy; axis 0: normalised over the label before."""
+    table = np.exp(A.numpy()[None] + e.numpy()[:, None, :])                  # (t, i, j)
+    table = table / table.sum(1 + axis, keepdims=True)
+    head = np.exp(first * b.numpy() + e[0].numpy())
+    return head[y[0]] / head.sum() * math.prod(table[t, i, j] for t, (i, j) in
+                                               enumerate(itertools.pairwise(y), 1))
+
+
+# %% tags=["nbval-ignore-output", "hide-input"]
+_local = [([0, 1, 2], *toy()[:2], toy()[3]), ([0, 0, 2], *toy()[:2], toy()[3]),
+          ([2, 0, 1, 1, 2], *weights[:2], E[0]), ([1], *weights[:2], E[0][:1])]
+exercise("21.F", memm, [(case, _memm(*case)) for case in _local], mistakes={
+    "you divided by the sum over the label before; it must be over the next label":
+        lambda *a: _memm(*a, axis=0),
+    "you forgot START": lambda *a: _memm(*a, first=False),
+    "your transitions are transposed": lambda y, b, A, e: _memm(y, b, A.T, e),
+    "that is the CRF: one Z for all paths": lambda y, b, A, e: math.exp(
+        _score(y, b, A, 0 * b, e) - all_paths(b, A, 0 * b, e)[1].logsumexp(0))})
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Word 1: a softmax of `start + e[0]`. Word t: a softmax of row `transitions[y[t - 1]] + e[t]`.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Multiply the entries `[y[t]]` of these softmaxes.
+#
+# </details>
+# <details><summary>Solution 21.F</summary>
+#
+# ```python
+# def memm(y, start, transitions, e):
+#     p = torch.softmax(start + e[0], 0)[y[0]]
+#     for t in range(1, len(y)):
+#         p = p * torch.softmax(transitions[y[t - 1]] + e[t], 0)[y[t]]
+#     return p
+# ```
+#
+# Each softmax has its own normaliser, which depends on the label before: that is where the bias comes from.
+#
+# </details>
 
 # %%
 def local_probability(start, transitions, e, y):
@@ -1781,7 +1837,7 @@ command_trellis("i want to hear monday by june harper at seven thirty", feature_
 
 
 # %% [markdown]
-# ### Exercise 21.F · Which labels may follow which? · ●●○ · 10 min
+# ### Exercise 21.G · Which labels may follow which? · ●●○ · 10 min
 #
 # A trained model can still write *O I-time*. Write the table that forbids it: `start_ok[k]`: may label k
 # begin a sentence; `ok[i][j]`: may label j follow label i?
@@ -1802,7 +1858,7 @@ def _legal(labels, start=True, kinds=True, inside=True, flip=False):
 
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-exercise("21.F", legal, [((names,), _legal(names)) for names in (
+exercise("21.G", legal, [((names,), _legal(names)) for names in (
     ["O", "B-x", "I-x"], ["B-a", "I-a", "B-b", "I-b"], ["I-a", "O"])], mistakes={
     "a sentence cannot begin with an I": lambda names: _legal(names, start=False),
     "the type must be the same: I-b cannot follow B-a": lambda names: _legal(names, kinds=False),
@@ -1821,7 +1877,7 @@ exercise("21.F", legal, [((names,), _legal(names)) for names in (
 # I-x may follow exactly B-x and I-x: compare `i[2:]` with `j[2:]`. Types of O are empty.
 #
 # </details>
-# <details><summary>Solution 21.F</summary>
+# <details><summary>Solution 21.G</summary>
 #
 # ```python
 # def legal(labels):
@@ -1858,7 +1914,7 @@ def bio_constraints(labels):
 # The gates say how much is written ($u$), kept ($r$, the "forget gate") and shown ($q$). Where
 # $r_t\approx1$ and $u_t\approx0$ the cell passes on unchanged, and so does the gradient through it.
 #
-# ### Exercise 21.G · One step of an LSTM · ●●○ · 12 min
+# ### Exercise 21.H · One step of an LSTM · ●●○ · 12 min
 #
 # PyTorch stacks the four weight matrices in the order input $u$, forget $r$, candidate $\tilde c$, output
 # $q$.
@@ -1896,7 +1952,7 @@ def _draw_cell(d, n):
 
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-exercise("21.G", lstm_cell, [(a, _torch_cell(*a)) for a in (_draw_cell(3, 2), _draw_cell(1, 4),
+exercise("21.H", lstm_cell, [(a, _torch_cell(*a)) for a in (_draw_cell(3, 2), _draw_cell(1, 4),
                                                             _draw_cell(5, 1))],
          mistakes={
     "you mixed up the input and the forget gate": lambda *a: _cell(*a, order=(1, 0, 2, 3)),
@@ -1919,7 +1975,7 @@ exercise("21.G", lstm_cell, [(a, _torch_cell(*a)) for a in (_draw_cell(3, 2), _d
 # Three sigmoids, one tanh, then the second line of (21.16).
 #
 # </details>
-# <details><summary>Solution 21.G</summary>
+# <details><summary>Solution 21.H</summary>
 #
 # ```python
 # def lstm_cell(z, h, c, W, U, w):
@@ -2088,7 +2144,7 @@ check("21.18", "the tagger without CRF: torch's cross-entropies, summed over wor
           scores[MASK], Y[MASK], reduction="sum") / len(Y), rtol=1e-5)
 
 # %% [markdown]
-# **Legal by construction.** With the table of 21.F, forbidden edges get $-\infty$, and Viterbi searches the
+# **Legal by construction.** With the table of 21.G, forbidden edges get $-\infty$, and Viterbi searches the
 # rest:
 #
 # $$\hat y=\arg\max_{y\in\mathcal L}S(x,y),\qquad\mathcal L=\{y:\text{every I-}x\text{ stands right behind B-}x\text{ or I-}x\}. \tag{21.19}$$
@@ -2105,7 +2161,7 @@ for one in rows_of(weights5, e5, mask5):
     proper = torch.tensor([not re.search(r"(^|O |-b )I-a|(^|O |-a )I-b", s) for s in text])
     legal_best.append(scores5[proper].max())
 crf5 = LinearChainCRF(5).double()
-crf5.load_state_dict(dict(zip(("start", "transitions", "end"), weights5)))
+_ = crf5.load_state_dict(dict(zip(("start", "transitions", "end"), weights5)))
 
 # %%
 check("21.19", "three random problems: the best of all paths that a regular expression accepts",
@@ -2402,11 +2458,12 @@ if SNIPS_SEEDS:
 # %% [markdown]
 # ## Where the notes slip
 #
-# ### E116 · "$\frac1{Z(x)}\prod_{t=1}^T\exp\sum_k\theta_kf_k(y_t,y_{t-1},x_t)$", and three "label–observation" features
+# ### E116 · Z and the label before the first are undefined, and three templates share one name
 #
-# $Z$ is not defined, at $t=1$ the formula needs a $y_0$ that does not exist, and $K$ counts features there
-# while the sequence of labels has no end. Does it matter? The worked example with $Z$ forgotten, with START
-# dropped, and with END dropped; and a second template that never looks at $x$:
+# The notes print $\frac1{Z(x)}\prod_{t=1}^T\exp\sum_{k=1}^K\theta_kf_k(y_t,y_{t-1},x_t)$ and call all
+# templates "label–observation". $Z$ is not defined, and at $t=1$ the formula needs a $y_0$ that does not
+# exist. ($K$ counts features there.) Does it matter? The worked example with $Z$ forgotten, with START
+# dropped, with END dropped; and a second template that never looks at $x$:
 
 # %%
 b, A, c, e = toy()
