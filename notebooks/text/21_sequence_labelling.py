@@ -346,7 +346,7 @@ for word in ("seven", "may", "семь"):
 # %% [markdown]
 # So a dictionary from words to labels cannot work: *seven* is an hour, a number of guests, a price, and a
 # part of the names "seven bridges" and "seven tables". The neighbours decide. (Where *seven* is O it was
-# taken back: "at seven no sorry eight".)
+# taken back: "for seven i mean eight".)
 #
 # **What to count.** Three scores of one answer: the share of *words* with the right label, the share of
 # whole *sentences* that are right, and between them the **span F1**. A predicted span counts if its type
@@ -1708,7 +1708,7 @@ check("21.15", "and the answers", answers == [suite.tag(x) for x in X["valid"]])
 # phrase that training lacks). No test command stands in the training set. The baseline is a dictionary:
 # each word gets its most frequent label.
 #
-# **Predict** the F1 of each kind.
+# The penalty, $\lambda=0.1$, is a first guess and was not tuned. **Predict** the F1 of each kind.
 
 # %%
 feature_crf = FeatureCRF(0.1, MAX_ITER).fit(X["train"], train.labels)
@@ -2572,6 +2572,8 @@ speed = {name: [1e3 * cpu_seconds(f, n) for f in (ours_f, their_f)] for name,
          (ours_f, their_f, n) in pairs.items()}
 speed = pd.DataFrame(speed, ["ours, ms", "theirs, ms"]).T
 speed["ratio"] = speed["ours, ms"] / speed["theirs, ms"]
+print("at most half of pytorch-crf's time for the gradient:", speed["ratio"].iloc[0] <= 0.5,
+      "  no slower in all three:", bool((speed["ratio"] <= 1).all()))
 speed.round(2)
 
 # %% [markdown]
@@ -2642,7 +2644,7 @@ break_it()
 # через $A_{ij}$ — вес перехода $i\to j$. Тогда $p(y\mid x)=e^{S(x,y)}/Z(x)$, где
 # $S(x,y)=\sum_{t=1}^T\big(A_{y_{t-1}y_t}+e_t(y_t)\big)+A_{y_T\mathrm E}$.
 #
-# *Прямой проход.* В $Z$ всего $K^T$ слагаемых. Введём для начал, оканчивающихся меткой $y_t=j$, величину
+# *Прямой проход.* В $Z$ всего $K^T$ слагаемых. Введём для начал последовательности, у которых $y_t=j$, величину
 # $\alpha_t(j)=\log\sum_{y_1..y_{t-1}}\exp\sum_{s=1}^{t}\big(A_{y_{s-1}y_s}+e_s(y_s)\big)$. Тогда
 # $\alpha_1(j)=A_{\mathrm Sj}+e_1(j)$. При $t>1$ сгруппируем слагаемые по значению $y_{t-1}=i$. Последнее
 # слагаемое в показателе, $A_{ij}+e_t(j)$, не зависит от более ранних меток, поэтому множитель
