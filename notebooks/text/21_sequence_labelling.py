@@ -255,7 +255,9 @@ interact(move, b_to_i=FloatSlider(1.0, min=-4, max=4, step=0.25, description="A(
 #
 # At $A_{BI}=1$ the best path is O B I although *thirty* alone prefers B: 1.2 against 1. It scores
 # $4.8+A_{BI}$; the runner-up O O B, "a time begins at *thirty*", scores 4.7 and takes over below $-0.1$.
-# The diamonds react to emissions only.
+# The diamonds react to emissions only. One thing more: at $A_{BI}=-3$ the best path says B at *thirty*, yet
+# O has the larger probability there (.50 against .45). Best path and best labels are two questions: section
+# 6.
 #
 # </details>
 #
