@@ -23,8 +23,7 @@
 # **You will be able to**
 #
 # - split users by a hash, and see when a split is broken;
-# - choose and compute a test: z, t, Welch, two proportions, Mann–Whitney, with its interval;
-# - say what a p-value, an interval and a significant result mean, and what they do not;
+# - choose a test (z, t, Welch, proportions, Mann–Whitney), compute it with its interval, and say what it means;
 # - plan: how many users, for how long, at which price, with which metric;
 # - repair an analysis in which clicks were counted as if they were users.
 #
@@ -124,8 +123,8 @@ GRID_SHAPES = [0, 2, 6]   # skewness of one user
 #
 # A log says: users of the new button spend more. But who are they? Perhaps those who would have spent more
 # anyway. For each user $i$ there are two numbers: the spending with the button, $y_i^1$, and without it,
-# $y_i^0$. Nobody sees both. Below, somebody does: a simulation in which the button is worth **exactly 1** to
-# everybody, and in which active users find it more easily.
+# $y_i^0$. Nobody sees both, except in a simulation: here the button is worth **exactly 1** to everybody, and
+# active users find it more easily.
 
 # %%
 def shop(choice, n, seed):
@@ -171,8 +170,8 @@ plt.show()
 #
 # $$\underbrace{\mathbb E[y^1\mid w=1]-\mathbb E[y^0\mid w=0]}_{\text{difference in the log}}=\underbrace{\mathbb E[y^1-y^0\mid w=1]}_{\text{effect on those who have it}}+\underbrace{\mathbb E[y^0\mid w=1]-\mathbb E[y^0\mid w=0]}_{\text{who they are}}. \tag{51.1}$$
 #
-# The last term is zero if $w$ does not depend on $y^0$. A coin does not. That is the whole reason for an
-# experiment: it makes the last term zero for everything, also for what nobody has thought of.
+# The last term is zero if $w$ does not depend on $y^0$. A coin does not: that is the whole reason for an
+# experiment, and it holds for what nobody has thought of, too.
 #
 # ### Exercise 51.A · Split what the log says · ●○○ · 8 min
 #
@@ -260,9 +259,8 @@ interact(draw_shop, choice=FloatSlider(value=1.5, min=-3, max=3, step=0.5,
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# At 0 the two curves are one curve shifted by 1. Above 0 the log exaggerates, almost four times at 3. Below 0
-# the lazy users find the button: at −0.5 it seems worthless (0.07), and from −1 on a button that is worth 1 to
-# everybody looks harmful.
+# At 0 one curve is the other shifted by 1. Above 0 the log exaggerates, almost four times at 3. Below 0 the
+# lazy find the button: at −0.5 it seems worthless (0.07), from −1 on harmful.
 #
 # </details>
 #
@@ -293,10 +291,10 @@ plt.show()
 # %% [markdown]
 # ## 2. Splitting users
 #
-# `random()` at every request would move a user from group to group. Python's `hash` of a text differs from
-# process to process. A table of users in a database works, but must be asked at every request. The usual
-# answer needs no memory: a **hash** of a salt and the user's id, read as a number $u\in[0,1)$. The salt is
-# the name of the experiment. With planned shares $\pi_1..\pi_G$,
+# `random()` at every request would move a user from group to group; Python's `hash` of a text differs from
+# process to process; a table of users must be asked at every request. The usual answer needs no memory: a
+# **hash** of a salt (the experiment's name) and the user's id, read as a number $u\in[0,1)$. With planned
+# shares $\pi_1..\pi_G$,
 #
 # $$u=\frac{\text{first 8 bytes of SHA-256}(\texttt{salt:id})}{2^{64}},\qquad \text{group}=\min\{g:\ \pi_1+\dots+\pi_g>u\}. \tag{51.2}$$
 #
@@ -474,8 +472,8 @@ claim("a shared control errs for all 19 at once", several["one control"], above=
 #
 # </details>
 #
-# So layers are right if the features do not touch each other, and readable if they do: the table shows the
-# interaction. Features that would break each other (two colours of one button) go into one layer.
+# So layers are right if the features do not touch each other, and readable if they do. Features that would
+# break each other (two colours of one button) go into one layer.
 #
 # **Sample ratio mismatch (SRM).** Were as many users *counted* as were *sent*? With $N$ users in all and
 # $O_g$ in group $g$,
@@ -634,8 +632,8 @@ claim("right: no sign that the p-values are not uniform (KS)", stats.kstest(p_aa
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(4.8, 2.2))
-ax.hist(p_aa, 20, (0, 1), histtype="step", label="one row a user")
-ax.hist(p_twice, 20, (0, 1), histtype="step", lw=2, label="each user logged four times")
+ax.hist(p_aa, 20, range=(0, 1), histtype="step", label="one row a user")
+ax.hist(p_twice, 20, range=(0, 1), histtype="step", lw=2, label="each user logged 4 times")
 ax.axhline(100, color="grey", lw=0.8)
 ax.set(xlabel="p-value", ylabel="A/A experiments of 2,000", title="A/A tests find a broken logger")
 ax.legend()
@@ -1956,8 +1954,7 @@ interact(draw_overlap, gap=FloatSlider(value=3, min=0, max=5, step=0.1, descript
          ax=fixed(None));
 
 # %% [markdown]
-# Between 2.77 and 3.92 the intervals overlap and the difference is significant. So draw **one** interval, that
-# of the difference.
+# Between 2.77 and 3.92 both hold. So draw **one** interval, that of the difference.
 #
 # ### Bootstrap
 #
@@ -2023,8 +2020,8 @@ for name, statistic in kinds.items():
     print(f"NSW, {name}: {statistic(treated, control):.1f}, 95 % from {low:.1f} to {high:.1f}")
 
 # %% [markdown]
-# **A case for a detective**: mean, share and ranks find an effect in NSW, the interval of the median has 0 inside.
-# **Predict**: who is to blame? Suspect: the 137 people who earned nothing. Leave them out and compare.
+# **A case for a detective**: mean, share and ranks find an effect in NSW, the interval of the median has 0
+# inside. **Predict**: who is to blame? Suspect: the 137 people who earned nothing. Leave them out and compare.
 
 # %%
 working = [part[part > 0] for part in (treated, control)]
@@ -2281,7 +2278,7 @@ print("power 0.8: exaggeration", round(float(np.interp(0.8, power, size)), 2), "
       round(float(np.interp(0.2, power, size)), 2))
 
 # %% [markdown]
-# An experiment without power is not merely inconclusive. If it says "significant", it overstates.
+# An experiment without power, if it says "significant", overstates.
 #
 # ## 8. Planning: how many users
 #
@@ -2552,9 +2549,9 @@ plt.show()
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# No: for $\delta=0.02\,\sigma$ it is about 9,900, the plan says 39,245; for $0.2\,\sigma$ about 480 (plan: 393).
-# If switching costs nothing, a wrong winner loses little where $\delta$ is small. A plan buys an error rate, the
-# loss buys money.
+# No: for $\delta=0.02\,\sigma$ it is about 9,900, the plan says 39,245; for $0.2\,\sigma$ about 480 (plan:
+# 393). If switching costs nothing, a wrong winner loses little where $\delta$ is small. A plan buys an error
+# rate, the loss buys money.
 #
 # </details>
 #
@@ -2603,35 +2600,6 @@ check("51.31", "means of clicks and revenue by hand, within 4 standard errors",
 claim("active days rise by 3 %, within 4 standard errors",
       abs(new["active days"].mean() / old["active days"].mean() - 1.03), below=days_4, trivial=0.03)
 
-# %% [markdown]
-# **Predict**: an A/A test of revenue with 500 against 9,500 users. How often does Welch's test at 5 % reject?
-
-# %%
-rng_rare, pool = np.random.default_rng(52), old["revenue"]
-
-
-def aa_revenue(*groups):
-    """Shares of A/A tests of revenue that Welch calls significant: first group too low, too high."""
-    x, y = (pool[rng_rare.integers(0, len(pool), (EXPERIMENTS // 5, n))] for n in groups)
-    found = welch_t_test(x, y)
-    out, low = host(found.p_value < 0.05), host(found.statistic < 0)
-    return np.array([(out & low).mean(), (out & ~low).mean()])
-
-# %%
-rare, half = aa_revenue(500, 9500), aa_revenue(5000, 5000)
-print(f"skewness {stats.skew(pool):.0f};  500 : 9,500 too low {rare[0]:.3f}, too high {rare[1]:.3f};  "
-      f"5,000 : 5,000 together {half.sum():.3f}")
-claim("revenue, 500 against 9,500: Welch alarms too often", rare.sum(), above=0.065,
-      trivial=half.sum())
-
-# %% [markdown]
-# <details><summary>Answer</summary>
-#
-# In about 9 %, nearly always with the small group too low, as (51.6) for $t$ predicts: 500 users are few where
-# one order in fifty days decides. In equal groups the skewness cancels.
-#
-# </details>
-
 # %%
 fresh = [product(400 * need["active days"], lift, seed) for lift, seed in ((0.03, 45), (0.0, 46))]
 reached = {name: host(welch_t_test(*(part[name].reshape(400, -1) for part in fresh)).p_value
@@ -2657,6 +2625,35 @@ claim("the planned power, within 4 standard errors of 400 experiments",
 # The least noisy metric needs a small part of the users; money may be what counts, and cannot be seen here.
 # Hence the hierarchy of metrics: decide on a proxy that is *shown* (by other experiments, see
 # [41](41_ranking_metrics.ipynb), section 11) to move the business metric.
+#
+# And the skewness? **Predict**: an A/A test of revenue with 500 against 9,500 users. How often does Welch's
+# test at 5 % reject?
+
+# %%
+rng_rare, pool = np.random.default_rng(52), old["revenue"]
+
+
+def aa_revenue(*groups):
+    """Shares of A/A tests of revenue that Welch calls significant: first group too low, too high."""
+    x, y = (pool[rng_rare.integers(0, len(pool), (EXPERIMENTS // 5, n))] for n in groups)
+    found = welch_t_test(x, y)
+    out, low = host(found.p_value < 0.05), host(found.statistic < 0)
+    return np.array([(out & low).mean(), (out & ~low).mean()])
+
+# %%
+rare, half = aa_revenue(500, 9500), aa_revenue(5000, 5000)
+print(f"skewness {stats.skew(pool):.0f};  500 : 9,500 too low {rare[0]:.3f}, too high {rare[1]:.3f};  "
+      f"5,000 : 5,000 together {half.sum():.3f}")
+claim("revenue, 500 against 9,500: Welch alarms too often", rare.sum(), above=0.065,
+      trivial=half.sum())
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# In about 9 %, nearly always with the small group too low, as section 3 predicts: 500 users are few where
+# hardly one in ten buys. In equal groups the skewness cancels.
+#
+# </details>
 #
 # **How long.** Users come back, so twice the days are not twice the users. And a week has seven days: an
 # effect of $+2$ on Saturday and Sunday and $-1$ on the others is $-0.14$ a day over whole weeks, but $+0.5$
@@ -2785,7 +2782,8 @@ names = ("pooled t:\ntype I", "Welch:\ntype I", "ranks:\ntype I", "Welch:\nall b
          "Welch:\nall above 0")
 for k, (ax, name) in enumerate(zip(axes, names)):
     values, aim = trust[:, k].reshape(len(columns), -1).T, 0.05 if k < 3 else 0.025
-    ax.imshow(values - aim, cmap="PuOr_r", vmin=-4 * aim, vmax=4 * aim, aspect="auto")
+    ax.imshow(values - aim, cmap=plt.get_cmap("PuOr_r", 9), vmin=-4 * aim, vmax=4 * aim,
+              aspect="auto")
     for (i, j), v in np.ndenumerate(values):
         ax.text(j, i, f"{v:.3f}" if k > 2 else f"{v:.2f}", ha="center", va="center", fontsize=9,
                 color="white" if abs(v - aim) > 2.4 * aim else "black")
@@ -2838,9 +2836,9 @@ interact(draw_t, skewness=SelectionSlider(options=[0, 2, 6], value=2, descriptio
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# Skewness 2 is nearly harmless at 1,000 users ($290\cdot2^2=1160$). At skewness 6, 1,000 do not suffice beside
-# five times the spread or against 200; $290\cdot6^2$ is 10,000. Two groups of one size and one law are right
-# on both sides from the start, or too careful: their skewness cancels.
+# Skewness 2 is nearly harmless at 1,000 users ($290\cdot2^2=1160$). At skewness 6 neither 1,000 against 200
+# nor 1,000 each with five times the spread is right; $290\cdot6^2$ is 10,440. Two groups of one size and one
+# law are right on both sides from the start, or too careful: their skewness cancels.
 #
 # </details>
 #
@@ -2848,12 +2846,12 @@ interact(draw_t, skewness=SelectionSlider(options=[0, 2, 6], value=2, descriptio
 #
 # | no | the notes | right, and where it is computed |
 # |---|---|---|
-# | E75 | 5 % each, so 20 experiments at once | nothing is left for control: 10 pairs, or 19 with one shared control; layers with salts of their own: any number, each reads an average over the others (section 2) |
-# | E76 | by users, by visits or by actions, as equals | the unit of analysis must be (or contain) the unit of randomisation; else the error is too small by the root of the design effect (51.15): false alarms above 0.3 in section 4 |
-# | E77 | p-value: the probability of an error, given $H_0$ | $\Pr(\text{at least as extreme}\mid H_0)$, a random variable; the probability of a type I error is $\alpha$ (51.24); the share of false among the significant is neither (51.25) |
-# | E78 | intervals side by side decide | not touching is sufficient, not necessary: as a test it has level 0.0056 for equal standard errors (51.22), 0.032 when one is a tenth of the other |
-# | E79 | one heading for z, t and two samples, no degrees of freedom | $s$ with normal quantiles: type I 0.12 at $n=5$ (51.9); two samples with their own variances: Welch, $\nu$ of (51.11); pooled: up to 0.47 |
-# | E80 | Mann–Whitney is robust and independent of the law; $U_1$ belongs to $X$ | only its null law is, for identical continuous laws; it asks for $\Pr(X>Y)$, not means or medians; $U_1$ counts pairs in which $X$ is the **smaller** (51.16) |
+# | E75 | 5 % each, so 20 experiments at once | nothing is left for control: 10 pairs, 19 with a shared control, any number in layers (section 2) |
+# | E76 | by users, by visits or by actions, as equals | analyse the unit that was randomised, or one that contains it; else false alarms above 0.3 (section 4) |
+# | E77 | p-value: the probability of an error, given $H_0$ | $\Pr(\text{at least as extreme}\mid H_0)$, a random variable; that of a type I error is $\alpha$ (51.24), of a false result neither (51.25) |
+# | E78 | intervals side by side decide | not touching is not necessary: level 0.0056 for equal standard errors (51.22), 0.032 when one is a tenth of the other |
+# | E79 | one heading for z, t and two samples, no degrees of freedom | $s$ with normal quantiles: type I 0.12 at $n=5$ (51.9); pooled, for two samples: 0.47 (section 3) |
+# | E80 | Mann–Whitney is robust and independent of the law; $U_1$ belongs to $X$ | only its null law is; it asks for $\Pr(X>Y)$, not means or medians; $U_1$ counts pairs in which $X$ is **smaller** (51.16) |
 
 # %% [markdown]
 # ## What it costs
@@ -3194,8 +3192,8 @@ break_it()
 # %% [markdown]
 # ## Summary and references
 #
-# - A coin makes the groups alike on average, in everything known and unknown; a log cannot. Split by a hash of
-#   salt and id, then check the counts (SRM) and the machine (A/A).
+# - A coin makes the groups alike on average, a log cannot. Split by a hash of salt and id; check the counts
+#   (SRM) and the machine (A/A).
 # - One number per randomised unit. Ratios of sums need the delta method (linearisation with one fixed ratio
 #   only where the denominators do not move).
 # - Welch by default (skewed users in unequal groups: some $290\,\gamma^2$ in the smaller one); pooled only
