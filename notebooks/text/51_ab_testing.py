@@ -180,7 +180,7 @@ plt.show()
 
 # %%
 def split_difference(with_it, without, has):
-    """Lists, one entry a user: spending with, without the button; has: 1 or 0. Returns two floats."""
+    """Lists: spending with, without the button; has it: 1 or 0. Returns two floats."""
     raise NotImplementedError
 
 # %% tags=["nbval-ignore-output", "hide-input"]
@@ -192,8 +192,8 @@ def _split(high, low, has, whose=1, term=0):
     return (high - low)[who].mean(), before[has].mean() - before[~has].mean()
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-logs = [([6.0, 9, 3, 4], [4.0, 8, 3, 1], [1, 1, 0, 0]), ([2.0, 5, 7, 1], [1.0, 6, 3, 0], [0, 1, 0, 1]),
-        ([3.0, 3, 8], [2.0, 1, 7], [0, 1, 0])]
+logs = [([6.0, 9, 3, 4], [4.0, 8, 3, 1], [1, 1, 0, 0]),
+        ([2.0, 5, 7, 1], [1.0, 6, 3, 0], [0, 1, 0, 1]), ([3.0, 3, 8], [2.0, 1, 7], [0, 1, 0])]
 exercise("51.A", split_difference, [(log, _split(*log)) for log in logs], mistakes={
     "you averaged the effect over all users, not over those who have it":
     lambda *log: _split(*log, whose=None),
@@ -1822,15 +1822,15 @@ check("51.21", "one-sided: 0.95 above the lower end, nothing beyond the upper",
       below=[band_ci + 0.003, 1e-9])
 shares = proportion_z_test([1, 41], [20, 200])
 alike = proportion_z_test([10, 41], [100, 200])
-print(f"covered: {inside.double().mean():.2f};  1 of 20 against 41 of 200: p = {shares.p_value:.3f}, "
-      f"interval from {shares.interval[0]:.3f} to {shares.interval[1]:.3f}")
+print(f"covered: {inside.double().mean():.2f};  1 of 20 against 41 of 200: p = "
+      f"{shares.p_value:.3f}, interval from {shares.interval[0]:.3f} to {shares.interval[1]:.3f}")
 claim("two shares: not significant by the test, and 0 is outside the interval",
       [shares.p_value, -shares.interval[1]], above=[0.05, 0.0],
       trivial=[alike.p_value, -alike.interval[1]])
 
 # %% tags=["hide-input"]
 def draw_cloud(ax, effect, seed):
-    """200 experiments as intervals, in the order in which they came; those that lie are coloured."""
+    """200 experiments as intervals, in the order of coming; those that lie are coloured."""
     rng = np.random.default_rng(seed)
     found = welch_t_test(rng.normal(effect, 1, (200, 100)), rng.normal(0, 1, (200, 100)))
     low, high = host(found.interval).T
@@ -2634,7 +2634,7 @@ rng_rare, pool = np.random.default_rng(52), old["revenue"]
 
 
 def aa_revenue(*groups):
-    """Shares of A/A tests of revenue that Welch calls significant: first group too low, too high."""
+    """Shares of A/A tests that Welch calls significant: first group too low, too high."""
     x, y = (pool[rng_rare.integers(0, len(pool), (EXPERIMENTS // 5, n))] for n in groups)
     found = welch_t_test(x, y)
     out, low = host(found.p_value < 0.05), host(found.statistic < 0)
@@ -2642,8 +2642,8 @@ def aa_revenue(*groups):
 
 # %%
 rare, half = aa_revenue(500, 9500), aa_revenue(5000, 5000)
-print(f"skewness {stats.skew(pool):.0f};  500 : 9,500 too low {rare[0]:.3f}, too high {rare[1]:.3f};  "
-      f"5,000 : 5,000 together {half.sum():.3f}")
+print(f"skewness {stats.skew(pool):.0f};  500 : 9,500 too low {rare[0]:.3f}, too high "
+      f"{rare[1]:.3f};  5,000 : 5,000 together {half.sum():.3f}")
 claim("revenue, 500 against 9,500: Welch alarms too often", rare.sum(), above=0.065,
       trivial=half.sum())
 
@@ -2751,7 +2751,8 @@ def draw_t(n1=20, n2=200, spread=1.0, skewness=2.0):
     _, ax = plt.subplots(figsize=(5.2, 2.4))
     ax.hist(np.clip(t, -6, 6), np.linspace(-6, 6, 49), density=True, histtype="step")
     ax.plot(grid, stats.norm.pdf(grid), "--", color="black")
-    ax.set(xlabel="Welch's t (beyond 6: at 6)", ylabel="density", title=f"rejected, aim 0.025 each:\n"
+    ax.set(xlabel="Welch's t (beyond 6: at 6)", ylabel="density",
+           title="rejected, aim 0.025 each:\n"
            f"{(out & (t < 0)).mean():.3f} too low, {(out & (t > 0)).mean():.3f} too high")
 
 # %%
@@ -2774,7 +2775,7 @@ def map_cell(sizes, ratio, skewness, experiments, seed):
 cells = [(sizes, ratio, skew) for sizes in GRID_SIZES for ratio in GRID_RATIOS
          for skew in GRID_SHAPES]
 trust = np.array([map_cell(*cell, GRID, seed) for seed, cell in enumerate(progress(cells), 100)])
-columns = [f"{a} : {b}" for a, b in GRID_SIZES]
+columns = [f"{a}:{b}" for a, b in GRID_SIZES]
 rows = [f"sd × {r:g}, skew {s:g}" for r in GRID_RATIOS for s in GRID_SHAPES]
 fig, axes = plt.subplots(1, 5, figsize=(1.6 + 1.45 * len(columns) * 2, 1 + 0.2 * len(rows)),
                          sharey=True)
@@ -2891,8 +2892,8 @@ halves = [10, 16, 25, 40]
 ways = [timed(rank_sum_law, list(range(2, 4 * n + 2, 2)), n) for n in halves]
 subsets = timed(lambda: [sum(c) for c in combinations(range(20), 10)])
 slope = np.polyfit(np.log(halves[1:]), np.log(ways[1:]), 1)[0]
-print(f"10 against 10: all subsets {subsets * 1e3:.1f} ms, recursion (51.18) {ways[0] * 1e3:.2f} ms;  "
-      f"slope of the recursion from n = 16 to 40: {slope:.1f}")
+print(f"10 against 10: all subsets {subsets * 1e3:.1f} ms, recursion (51.18) "
+      f"{ways[0] * 1e3:.2f} ms;  slope of the recursion from n = 16 to 40: {slope:.1f}")
 
 # %% [markdown]
 # ## Break it
