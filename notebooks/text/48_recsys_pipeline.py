@@ -120,7 +120,8 @@ FRESH = 14.0                    # days in which the bonus of a new track falls t
 WEIGHTS = {"iALS": 4, "static": 4}      # turns of a source when lists are merged; others: 1
 POOL = 50                       # tracks that re-ranking looks at
 SHRINK = 5.0                    # plays that a track must have before its own mean counts half
-BETA, GAMMA = 0.2, 0.1          # strengths of freshness and of the usual length
+BETA = 0.2                      # strength of freshness in the score
+GAMMA = 0.1                     # strength of the usual length
 faiss.omp_set_num_threads(1)
 plt.rcParams["figure.dpi"] = 70
 
@@ -828,9 +829,9 @@ exact = [exact_top_k(small, p, 10) for p in queries]
 # walk compute? And to miss nothing?
 
 # %%
-def walk(ef, index=graph):
+def walk(ef):
     """Mean recall@10 and mean number of products of 100 searches with a beam of ef."""
-    found = [index.search(p, 10, ef) for p in queries]
+    found = [graph.search(p, 10, ef) for p in queries]
     hits = [len({*a.tolist()} & {*b.tolist()}) / 10 for (a, _), b in zip(found, exact)]
     return float(np.mean(hits)), float(np.mean([n for _, n in found]))
 
@@ -923,12 +924,12 @@ def ms_a_query(search):
 
 
 # one query at a time: in a batch the product of exact search is far cheaper
-rows = [("flat", 1.0, ms_a_query(lambda: [flat.search(p[None], 10) for p in asking]))]
+speeds = [("flat", 1.0, ms_a_query(lambda: [flat.search(p[None], 10) for p in asking]))]
 for ef in BEAMS:
     found = np.vstack([found_by(fast, p[None], ef) for p in asking])
-    rows.append((f"HNSW, ef {ef}", recall_at_10(found, right),
+    speeds.append((f"HNSW, ef {ef}", recall_at_10(found, right),
                  ms_a_query(lambda: [found_by(fast, p[None], ef) for p in asking])))
-speed = pd.DataFrame(rows, columns=["search", "recall@10", "ms a query"]).set_index("search")
+speed = pd.DataFrame(speeds, columns=["search", "recall@10", "ms a query"]).set_index("search")
 speed.round(3)
 
 # %% tags=["nbval-ignore-output"]
@@ -1461,10 +1462,10 @@ print(f"greedy finds the best list on {np.isclose(greedy, optimal).sum()} of {le
 
 # %% tags=["nbval-ignore-output"]
 worst = int(np.argmax(optimal - greedy))
-r, s, k, lam = cases[worst]
-lists = itertools.permutations(range(len(r)), k)
-best_order = max(lists, key=lambda order: list_value(order, r, s, lam))
-print(f"λ = {lam}, r = {r.tolist()}: greedy {mmr(r, s, k, lam).tolist()} has "
+r_w, s_w, k_w, lam_w = cases[worst]
+best_order = max(itertools.permutations(range(len(r_w)), k_w),
+                 key=lambda order: list_value(order, r_w, s_w, lam_w))
+print(f"λ = {lam_w}, r = {r_w.tolist()}: greedy {mmr(*cases[worst]).tolist()} has "
       f"F = {greedy[worst]:.2f}, {list(best_order)} has {optimal[worst]:.2f}")
 
 # %% [markdown]
@@ -1572,7 +1573,7 @@ def rerank(s, ids, p, k, lam, cap, bait):
     if lam == 1:
         return ids[order[:k]]
     V = s.V[ids[order]]
-    return ids[order[mmr(p[order] / p.max(), V @ V.T, k, lam).numpy()]]
+    return ids[order[mmr(p[order] / max(p.max(), 1e-12), V @ V.T, k, lam).numpy()]]
 
 # %% [markdown]
 # All parts are there. Last night's job: a snapshot at $t_0$ to train the ranker, one at `now` to serve, and
@@ -1826,10 +1827,10 @@ class Recommender(Service):
 # %%
 service = Recommender(log, items, now=NOW, n_candidates=N_CANDIDATES)
 s, ranker, bait = service.parts
-rows = [service.explain(u, int(i)) for u in (3, 40, None) for i in service.recommend(u, 4)]
+given = [service.explain(u, int(i)) for u in (3, 40, None) for i in service.recommend(u, 4)]
 check("48.4", "the parts of a reason add up to the log-odds of the score, less the typical one's",
-      [sum(why["contributions"].values()) for why in rows],
-      [math.log(why["score"] / (1 - why["score"])) - why["base"] for why in rows], atol=1e-9)
+      [sum(why["contributions"].values()) for why in given],
+      [math.log(why["score"] / (1 - why["score"])) - why["base"] for why in given], atol=1e-9)
 one = features(s, 3, service.recommend(3, 1).numpy())
 check("48.4", "and the score is the ranker's for this pair", service.explain(
     3, int(service.recommend(3, 1)[0]))["score"], float(ranker(one)[0]), atol=1e-12)
@@ -1860,9 +1861,9 @@ pd.DataFrame({"track": [items.title[i] for i in stages["page"]],
 # of its reason.
 
 # %% tags=["hide-input"]
-def draw_page(lam=0.8, cap=2, u=listener, axes=None):
+def draw_page(lam=0.8, cap=2, u=None, axes=None):
     """A listener's page: ten tiles coloured by genre, with bars of reasons below."""
-    twin = copy(service)
+    u, twin = listener if u is None else u, copy(service)
     twin.lam, twin.max_per_artist = lam, cap
     ids = twin.recommend(u).numpy()
     if axes is None:
@@ -1909,7 +1910,7 @@ plt.show()
 # %% tags=["nbval-ignore-output"]
 interact(draw_page, lam=FloatSlider(value=0.8, min=0.3, max=1.0, step=0.05, description="λ",
                                     **WIDE),
-         cap=IntSlider(2, 1, 6, description="tracks of a band", **WIDE), u=fixed(listener),
+         cap=IntSlider(2, 1, 6, description="tracks of a band", **WIDE), u=fixed(None),
          axes=fixed(None));
 
 # %% [markdown]
@@ -2058,8 +2059,9 @@ asked_by = {how: [after_answers(questionnaire(how, seed=k), strangers, k) for k 
             for how in ("random", "popular", "diverse", "informative")}
 
 # %% tags=["nbval-ignore-output"]
-rows = {how: {"nDCG@10": np.mean(x), "lowest of 5 runs": min(x)} for how, x in asked_by.items()}
-pd.DataFrame(rows | {"no question": {"nDCG@10": floor, "lowest of 5 runs": floor}}).T.round(3)
+asked_rows = {how: {"nDCG@10": np.mean(x), "lowest of 5 runs": min(x)}
+              for how, x in asked_by.items()}
+pd.DataFrame(asked_rows | {"no question": {"nDCG@10": floor, "lowest of 5 runs": floor}}).T.round(3)
 
 # %%
 means_asked = {how: np.mean(x) for how, x in asked_by.items()}
