@@ -1257,11 +1257,9 @@ claim("and is noticed: from training to the next window it loses over twice the 
       above=2 * gaps[0], trivial=gaps[0])
 
 # %% [markdown]
-# Logistic regression on thirteen good features is about as good as boosting here: the crosses were made by
-# hand, and the
-# true model is nearly linear in such features. The service takes boosting, since nobody has to invent its
-# crosses;
-# on this data that is no gain.
+# Logistic regression on thirteen good features is about as good as boosting here; perhaps because the crosses
+# were made by hand. The service takes boosting, since nobody has to invent its crosses; on this data that is no
+# gain.
 #
 # **Is it a probability?** P(click) goes into products with other factors below, so it should mean what it
 # says. Sort the rows after `NOW` by predicted P, cut into ten parts, compare the mean prediction of a part
