@@ -296,7 +296,7 @@ NOW = END - HORIZON * DAY
 # %% [markdown]
 # A **snapshot** is what a service knows at one moment. Whatever a source, the ranker or a rule of the page
 # uses comes from here, so there is one place where the future can leak in, and one line that keeps it out:
-# `old = time < now`.
+# the one with `time < now`.
 
 # %% tags=["hide-input"]
 def half_step(S, Y, alpha, lam):
@@ -345,14 +345,14 @@ class Snapshot:
     """What is known before `now`: a row for every listener, and a last one for somebody new."""
 
     def __init__(self, ratings, items, now, seed=0):
-        time = np.asarray(ratings.time)
-        old = time < now
+        time, m = np.asarray(ratings.time), ratings.n_items
+        born = np.full(m, -np.inf) if items.released is None else np.asarray(items.released)
+        old = (time < now) & (born <= now)[np.asarray(ratings.item)]
         user, item, value = (np.asarray(x)[old] for x in (
             ratings.user, ratings.item, ratings.value))
         self.user, self.item, self.value, self.items = user, item, value, items
-        n, m = self.n, self.m = ratings.n_users, ratings.n_items
+        n, self.n, self.m = ratings.n_users, ratings.n_users, m
         self.C = table(user, item, n + 1, m)                            # plays (n + 1, m)
-        born = np.full(m, -np.inf) if items.released is None else np.asarray(items.released)
         self.released, self.age = born <= now, np.maximum(now - born, 0) / DAY          # days
         self.fresh = np.exp(-self.age / FRESH)
         self.plays = self.C.sum(0)
