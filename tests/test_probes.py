@@ -124,6 +124,9 @@ PROBES = [
     Probe("47", "in_batch_softmax_loss", (grid(4, 4), grid(4, step=5)), loose=5e-3),
     Probe("47", "triplet_loss", (grid(4, 3), grid(4, 3, step=5), grid(4, 3, step=2)), loose=5e-3),
     Probe("47", "dssm_loss", (grid(4, 3) / 8, 2.0), without=("bytes",), loose=5e-3),      # cosines are no bytes
+    Probe("48", "mmr", (grid(5), grid(5, 5, step=2), 3, 0.5)),
+    Probe("48", "mips_to_nn", (grid(5, 3),)),
+    Probe("48", "exact_top_k", (grid(6, 3), grid(3, step=2) + 1, 4)),
     Probe("51", "z_test", (grid(6), 2.0, 1.0)),
     Probe("51", "t_test", (grid(2, 6), 1.0)),
     Probe("51", "welch_t_test", (grid(6), grid(5, step=2)), loose=5e-3),

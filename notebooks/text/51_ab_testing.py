@@ -69,7 +69,7 @@
 # </details>
 #
 # <!-- navigation -->
-# previous: [47 Two towers](47_two_tower.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [52 A/B pitfalls](52_ab_pitfalls.ipynb)
+# previous: [48 A recommender as a whole](48_recsys_pipeline.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [52 A/B pitfalls](52_ab_pitfalls.ipynb)
 # <!-- /navigation -->
 
 # %% tags=["hide-input"]
@@ -3224,5 +3224,5 @@ break_it()
 # - Kohavi, Tang, Xu (2020). *Trustworthy Online Controlled Experiments*. Cambridge University Press.
 #
 # <!-- navigation -->
-# previous: [47 Two towers](47_two_tower.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [52 A/B pitfalls](52_ab_pitfalls.ipynb)
+# previous: [48 A recommender as a whole](48_recsys_pipeline.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [52 A/B pitfalls](52_ab_pitfalls.ipynb)
 # <!-- /navigation -->
