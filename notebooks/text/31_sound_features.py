@@ -375,6 +375,8 @@ for phone, label in (("aa", "ah, as in garden"), ("sh", "sh"), ("s", "s"), ("f",
 ax.set(xlabel="frequency, Hz", ylabel="power, dB")
 ax.legend(ncols=4, loc="upper center", fontsize=8)
 plt.show()
+
+# %%
 apart = {p: 10 * np.log10(np.median(spectra[p], 0) / np.median(spectra["s"], 0))[2:127]
          for p in ("f", "sh")}                                  # dB over s, bin by bin
 claim("the shapes of s and f differ less than those of s and sh (dB, standard deviation over bins)",
@@ -1496,6 +1498,8 @@ their_mel = torchaudio.transforms.MelSpectrogram(rate, N_FFT, hop_length=HOP, n_
                                                  center=False)
 check("31.22", "the sentence: log of torchaudio's mel spectrogram", L,
       their_mel(sentence).clamp(min=1e-10).log().T, atol=1e-8)
+
+# %%
 narrower = torchaudio.transforms.MelSpectrogram(rate, N_FFT, hop_length=HOP, n_mels=20,
                                                 center=False, f_min=100.0, f_max=3000.0)
 check("31.22", "the same between 100 and 3,000 Hz",
@@ -1797,6 +1801,8 @@ rebuilt, history = griffin_lim(magnitudes, N_FFT, HOP, window, N_ITER, rng())
 random_phase, first = griffin_lim(magnitudes, N_FFT, HOP, window, 1, rng())
 check("31.25", "the last reported error is that of the sound that is returned", history[-1],
       (stft(rebuilt, N_FFT, HOP, window).abs() - magnitudes).norm() / magnitudes.norm(), atol=1e-12)
+
+# %%
 worst, hard_g = 0.0, torch.Generator().manual_seed(7)
 for _ in range(30):                                         # here the error does rise at times
     small = torch.rand(8, 5, generator=hard_g) ** 2
@@ -1844,12 +1850,16 @@ claim("log-mel of the sound made from the log-mel: mean error below 0.7 (trivial
 by_nnls = np.array([scipy.optimize.nnls(bank.numpy(), S_r)[0] for S_r in L.exp().numpy()])
 with_bands = torch.as_tensor(by_nnls).sqrt()                # magnitudes that have the given bands
 from_nnls, _ = griffin_lim(with_bands, N_FFT, HOP, window, N_ITER, rng())
+
+# %%
 ln_error = lambda power: float(((power @ bank.mT).clamp(min=1e-10).log() - L).abs().mean())
 claim("non-negative least squares keeps the bands (trivial: the pseudo-inverse, cut at 0)",
       ln_error(with_bands**2), below=1e-6, trivial=ln_error(guess**2))
 in_sound = lambda x: ln_error(power_spectrogram(x, N_FFT, HOP, window))
 claim("true magnitudes, only phases to be found: less than half of the error of NNLS",
       in_sound(rebuilt), below=in_sound(from_nnls) / 2, trivial=in_sound(from_nnls))
+
+# %%
 sounds = {"the true ones": (magnitudes, rebuilt), "B⁺, cut at 0": (guess, from_mel),
           "NNLS": (with_bands, from_nnls), "B⁺, random phases": (guess, unrepaired)}
 negative = float((L.exp() @ torch.linalg.pinv(bank).mT < 0).double().mean())
@@ -2106,7 +2116,7 @@ def companded_snr(level, mu=255):
     share = (a**2 / 2) / (1 + 4 * a / math.pi + a**2 / 2)
     return 10 * math.log10(3 * mu**2 / math.log1p(mu) ** 2 * share)
 
-
+# %%
 at_levels = [0, -3, -6, -10, -20, -30, -40, -50, -60]
 check("31.30", "a sine at nine levels from 0 to -60 dB (within 1 dB; without the last factor: 17)",
       [mu_snr(d) for d in at_levels], [companded_snr(d) for d in at_levels], atol=1.0)
@@ -2130,7 +2140,7 @@ def crosses_at(x):
         if snr_db(y, mu_law_decode(mu_law_encode(y))) > snr_db(y, quantise(y, 8)):
             return float(level)
 
-
+# %%
 crossings = [crosses_at(x.double()) for x in speech.sound]
 claim("speech: in each of the 100 sentences the curves cross nearer to full scale than for a sine",
       min(crossings), above=crossing + 2, trivial=crossing)
@@ -2196,6 +2206,8 @@ six, eight_uniform = (float(snr_db(*coded(b, law, -30)))
 print(f"at -30 dB: 6 bits of μ-law {six:.0f} dB, 8 uniform bits {eight_uniform:.0f} dB")
 claim("at -30 dB six bits of μ-law beat eight uniform ones by over 5 dB", six,
       above=eight_uniform + 5, trivial=float(snr_db(*coded(6, "uniform", -30))))
+
+# %%
 pd.DataFrame({f"{d} dB": [float(snr_db(*coded(8, "μ-law", d, mu))) for mu in (15, 63, 255, 4095)]
               for d in (0, -20, -40, -60)},
              index=[f"8 bits, μ = {mu}" for mu in (15, 63, 255, 4095)]).round(1)
@@ -2329,8 +2341,8 @@ claim("E14: a sine that begins and ends at 0 leaks as well, 30 times more than H
 # %% [markdown]
 # ### E18 · "One sound consists of 2,000 to 4,000 amplitudes"
 #
-# That depends on the sampling rate: 2,000 amplitudes are 125 ms at 16 kHz, 45 ms at 44.1 kHz, 250 ms at 8
-# kHz. In the voice of this page it holds for CD sound; speech at 16 kHz has half of that.
+# That depends on the sampling rate. In the voice of this page it holds for CD sound; speech at 16 kHz has half
+# of that.
 
 # %%
 lasts = [np.diff([0.0, *(end for _, end in phones)]) for phones in speech.phones]
