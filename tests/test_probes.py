@@ -92,7 +92,7 @@ PROBES = [
     Probe("31", "power_spectrogram", (grid(30), 8, 3, t(1, 2, 3, 4, 4, 3, 2, 1)), loose=5e-3),
     Probe("31", "istft", (torch.complex(grid(4, 5), grid(4, 5, step=5)), 3, t(1, 2, 3, 4, 4, 3, 2, 1)),
           without=("float32", "float16", "bytes")),                                      # real numbers are refused
-    Probe("31", "log_mel", (grid(60), 8000, 32, 8, 6), loose=5e-3),
+    Probe("31", "log_mel", (grid(60), 8000, 32, 8, 6), without=("bytes",), loose=5e-3),      # 8-bit sound has its zero at 128: refused
     Probe("31", "mfcc", (grid(4, 6), 3)),
     Probe("31", "quantise", (t(0, 1, 1, 0), 4)),
     Probe("31", "hz_to_mel", (t(0, 100, 200, 31),)),
