@@ -720,12 +720,13 @@ height = kantorovich_potential(everywhere, moved, twelve_emd.potentials[1])
 fig, ax = plt.subplots(figsize=(5.8, 3.4))
 lines = ax.contour(grid_x, grid_y, height.view(grid_x.shape), levels=11, colors="0.45",
                    linewidths=0.8)
-ax.clabel(lines, lines.levels[::2], fontsize=9, colors="k")
 for start, end in twelve_emd.plan.nonzero().tolist():
     ax.annotate("", moved[end].tolist(), cloud[start].tolist(),
                 arrowprops={"arrowstyle": "->", "lw": 1.1})
 ax.plot(*cloud.T, "ko", ls="", ms=4)
 ax.plot(*moved.T, "ks", ls="", ms=4, mfc="w")
+for label in ax.clabel(lines, lines.levels[::2], fontsize=9, colors="k"):
+    label.set(bbox={"fc": "white", "ec": "none", "pad": 0.5}, zorder=5)
 ax.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$", title="contours: $f$; arrows: the plan")
 plt.show()
 
@@ -905,8 +906,9 @@ claim("a generator without a judge covers the circle in every seed", covers_circ
 def draw_ring(ax, samples, title=""):
     """Samples (n, 2) of one generator over the centres of the ring."""
     ax.plot(*ring_centres().T, "o", ms=7, mfc="none", mec="0.6", ls="")
-    ax.plot(*samples[:300].T, ".", ms=1.5, color="#1b4f8f", ls="")
-    ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), xticks=[], yticks=[], aspect="equal")
+    ax.plot(*samples[:200].T, ".", ms=1.5, color="#1b4f8f", ls="")
+    ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
+    ax.axis("off")
     ax.set_title(title, fontsize=8)
 
 
@@ -1582,7 +1584,8 @@ fig, axes = plt.subplots(shown, len(kept), figsize=(8.6, 1.4 * shown + 0.2), squ
 for column, name in zip(axes.T, kept):
     for ax, samples, m in zip(column, rings[name], effective_modes(rings[name], ring_centres())):
         draw_ring(ax, samples)
-        ax.text(0, 0, f"{m:.1f}", ha="center", va="center", fontsize=8)
+        ax.text(0, 0, f"{m:.1f}", ha="center", va="center", fontsize=9,
+                bbox={"fc": "white", "ec": "none", "pad": 1})
     column[0].set_title(name, fontsize=8)
 plt.show()
 
@@ -1882,9 +1885,9 @@ def show_rows(ax, images, rows, columns):
     ax.axis("off")
 
 
-fig, axes = plt.subplots(1, 2, figsize=(7.4, 4.6))
+fig, axes = plt.subplots(1, 2, figsize=(6, 4.6))
 for ax, (name, draw) in zip(axes, writers.items()):
-    show_rows(ax, draw(torch.arange(10).repeat_interleave(8), rng(2)), 10, 8)
+    show_rows(ax, draw(torch.arange(10).repeat_interleave(6), rng(2)), 10, 6)
     ax.set(title=f"{name}: row $k$ was ordered as $k$")
 plt.show()
 
@@ -1920,7 +1923,7 @@ claim("real digits teach more", accuracy - learned["4,000 generated"], above=0, 
 
 # %% [markdown]
 # **Type a number**, and the page writes it. All its digits share one latent vector, which the seed chooses: one
-# hand. About one digit in eight is not legible yet.
+# hand. About one digit in seven is not legible yet.
 
 # %% tags=["hide-input"]
 def write(number="2026", seed=0, ax=None):
@@ -2254,7 +2257,7 @@ plt.show()
 # All eight of the first line return, most translations fall on a mode, and they disagree. Of $5!=120$ equally
 # good answers the nets find *smooth* ones: five rotations, five reflections. The cycle has no part in that:
 # without it $G$ is as smooth (table), only $F$ does not fit it. One known pair leaves two of the ten, two pairs
-# one, an identity term the nearest map.
+# one, an identity term nearly always the nearest map.
 #
 # </details>
 #
@@ -2729,7 +2732,7 @@ for name, solve, counts in (("linear programme", emd, [25, 50, 100]),
     print(f"{name}, n = {counts}: measured exponent {exponent:.1f}")
 
 # %% [markdown]
-# In the full run, $n=300$ (90,000 unknowns), the linear programme takes
+# The penalty doubles a step, as derived. In the full run, $n=300$ (90,000 unknowns), the linear programme takes
 # <!--full:15.race_simplex-->162.0<!--/full--> times the time of the network simplex,
 # <!--full:15.race_assignment-->160.1<!--/full--> times that of the assignment and
 # <!--full:15.race_scipy-->0.250<!--/full--> times that of SciPy's function, the same programme.
