@@ -1432,13 +1432,13 @@ claim("… but more than a quarter: it has learned something", nu_twins / W_twin
 
 # %%
 def certificate(f_x, f_y, x, y):
-    """Lower bound (15.16) of W1 from scores f_x (n,), f_y (m,) of x (n, d), y (m, d), equal weights.
+    """Lower bound (15.16) of W1 from scores f_x (n,), f_y (m,) of x (n, d), y (m, d).
 
-    ValueError: the mean score on x is not above that on y (then only the bound 0 follows).
+    All weights equal. ValueError: the mean score on x is not above that on y (then only the bound 0 follows).
     """
     gain = f_x.mean() - f_y.mean()
     if not gain > 0:
-        raise ValueError("the scores must be larger on x in the mean: exchange x and y, or the sign")
+        raise ValueError("the scores must be larger on x in the mean: exchange x and y or the sign")
     rise, far = f_x[:, None] - f_y, distances(x, y)
     if (rise[far == 0] > 0).any():
         return torch.zeros_like(gain)                       # no slope is steep enough
@@ -1574,8 +1574,8 @@ claim("clipped at 0.1 with momentum a quarter of the seeds cover the circle at m
       below=[0.26, -0.87], trivial=[kept["clipped"]] * 2)
 claim("two steps of the judge: penalty and old log-loss cover it in three quarters at least",
       [kept["penalty"], kept["log-loss"]], above=0.74, trivial=[kept["clipped"]] * 2)
-claim("one step: the penalised critic in a quarter at most, the log-loss in three quarters at least",
-      [kept["penalty, one step"], -kept["log-loss, one step"]], below=[0.26, -0.74],
+claim("one step: the penalised critic in a quarter at most, the log-loss in three quarters at "
+      "least", [kept["penalty, one step"], -kept["log-loss, one step"]], below=[0.26, -0.74],
       trivial=[kept["penalty"], -kept["clipped"]])
 
 # %% tags=["hide-input"]
@@ -2561,9 +2561,8 @@ def train_digit_bigan(n_steps, d_z=50, batch=64, gamma=3.0, seed=0):
     """BiGAN on x_train. Returns G and E."""
     torch.manual_seed(seed)
     G, E = mlp([d_z, 512, 512, 784], nn.Sigmoid), mlp([784, 512, 512, d_z])
-    D = mlp([784 + d_z, 512, 512, 1])
+    D, g = mlp([784 + d_z, 512, 512, 1]), rng(seed)
     steps = [optimiser_of(net, 5e-4, n_steps) for net in (D, nn.ModuleList([G, E]))]
-    g = rng(seed)
     for _ in progress(range(n_steps), desc="BiGAN on digits"):
         x, z = batch_of(x_train, batch, g), torch.randn(batch, d_z, generator=g).to(device)
         real, fake = torch.cat([x, E(x)], 1), torch.cat([G(z), z], 1)
