@@ -1434,7 +1434,7 @@ claim("… but more than a quarter: it has learned something", nu_twins / W_twin
 def certificate(f_x, f_y, x, y):
     """Lower bound (15.16) of W1 from scores f_x (n,), f_y (m,) of x (n, d), y (m, d).
 
-    All weights equal. ValueError: the mean score on x is not above that on y (then only the bound 0 follows).
+    All weights equal. ValueError: the mean score on x is not above that on y.
     """
     gain = f_x.mean() - f_y.mean()
     if not gain > 0:
