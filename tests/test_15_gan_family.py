@@ -190,12 +190,21 @@ def test_undoing_the_overshoot(nb):
     for W, lam in ((0.3, 0.1), (2.0, 10.0), (1e-9, 10.0), (0.0, 1.0)):
         assert back(W + W**2 / (2 * lam), lam) == pytest.approx(W, rel=1e-9, abs=1e-15)
     assert isinstance(back(1, 1), float) and back(torch.tensor([1.0, 4.0]), 2).shape == (2,)
-    assert back(np.array([1.5]), 1.0)[0] == pytest.approx(1.0)
+    assert back(np.array([1.5]), 1.0)[0] == pytest.approx(1.0) and back([1.5, 4.0], 1.0).tolist() == pytest.approx([1.0, 2.0])
     assert back(-0.1, 10.0) == pytest.approx(10 * (math.sqrt(1 - 0.02) - 1))
     for lam in (0, -1, math.nan):
         refused(back, 1.0, lam, match="lam must be positive")
     refused(back, -6.0, 10.0, match="below -lam/2")
     refused(back, math.nan, 1.0, match="NaN")
+
+
+def test_certificate(nb):
+    certificate, x = nb["certificate"], torch.tensor([[0.0], [1.0]], dtype=DOUBLE)
+    y = x + 3
+    assert certificate(-x[:, 0], -y[:, 0], x, y).item() == pytest.approx(3)                    # a straight line attains it
+    assert certificate(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.0]), x, x).item() == 0, "a gain between equal points"
+    refused(certificate, x[:, 0], y[:, 0], x, y, match="larger on x")
+    refused(certificate, torch.full((2,), math.nan), y[:, 0], x, y, match="larger on x")
 
 
 # --- conditional ---------------------------------------------------------------------------------------------------------
@@ -212,10 +221,15 @@ def test_conditional_nets(nb, joined):
     assert not torch.allclose(*G(z[:2], torch.tensor([0, 1]))), "the label is heard"
     assert len(set(D(x[:1].expand(3, -1), torch.arange(3)).tolist())) == 3
     assert torch.equal(G(z, torch.tensor([1, 1, 1], dtype=torch.uint8)), G(z, torch.tensor([1, 1, 1])))
+    assert torch.allclose(D(x.detach().double().numpy(), y.numpy()), D(x, y)), "numpy, float64"
+    assert D(torch.ones(4, 5, 1, dtype=torch.uint8), y).isfinite().all() and G(z.double().numpy(), [0, 1, 2]).shape == (3, 5)
     for net, first in ((G, z), (D, torch.zeros(3, 5))):
         refused(net, first, torch.tensor([0, 1, 3]), match=r"0 … 2")
         refused(net, first, torch.tensor([0, -1, 2]), match=r"0 … 2")
         refused(net, first, torch.tensor([0.0, 1.0, 2.0]), match="whole numbers")
+        refused(net, first, torch.tensor([1]), match="a label each")
+        refused(net, first[:, :2], torch.tensor([0, 1, 2]), match="a label each")
+        refused(net, first * math.nan, torch.tensor([0, 1, 2]), match="NaN")
 
 
 # --- cycle and identity --------------------------------------------------------------------------------------------------
@@ -276,6 +290,7 @@ MUTANTS = [
     ("return (distances(t, y) - v).amin(1)", "return (distances(t, y) - v).amin(1).square()", "15.10"),
     ("torch.where(far > 0, ways / far, 0.0)", "torch.where(far > 0, ways, 0.0)", "15.11"),
     ("ways = x[:, None] - y.to(x)", "ways = y.to(x) - x[:, None]", "15.11"),
+    ("torch.where(far > 0, ways / far, 0.0)", "torch.where(far > 0, ways / far.clamp(min=1), 0.0)", "15.11"),
     ("return fake.mean() - real.mean(), -fake.mean()", "return real.mean() - fake.mean(), -fake.mean()", "15.12"),
     ("return fake.mean() - real.mean(), -fake.mean()", "return fake.mean() - real.mean(), fake.mean()", "15.12"),
     ("return (slopes.reshape(len(x), -1).norm(dim=1) - 1).square().mean()",
@@ -286,8 +301,8 @@ MUTANTS = [
     ("alpha = 1 + W / (2 * lam)", "alpha = 1 + W / lam", "15.14"),
     ("return alpha, alpha * W", "return alpha, alpha * W - lam * (alpha - 1) ** 2", "15.14"),
     ("distance = 2 * nu / (1 + (1 + 2 * nu / lam).sqrt())", "distance = 2 * nu / (1 + (1 + nu / lam).sqrt())", "15.15"),
-    ("steepest = ((f_x[:, None] - f_y) / distances(x, y)).max()", "steepest = ((f_x[:, None] - f_y) / distances(x, y)).mean()", "15.16"),
-    ("return (f_x.mean() - f_y.mean()) / steepest", "return (f_x.mean() - f_y.mean()) * steepest", "15.16"),
+    ("steepest = (rise / far)[far > 0].max()", "steepest = (rise / far)[far > 0].mean()", "15.16"),
+    ("return gain / steepest", "return gain * steepest", "15.16"),
     ("2 * math.log(2) - 2 * p_y @ jensen_shannon(p_xy, q_xy)", "2 * math.log(2) - 2 * jensen_shannon(p_xy, q_xy).mean()", "15.17"),
     ("2 * math.log(2) - 2 * p_y @ jensen_shannon(p_xy, q_xy)", "2 * math.log(2) - p_y @ jensen_shannon(p_xy, q_xy)", "15.17"),
     ("jensen_shannon(p_y @ p_xy, p_y @ q_xy)", "jensen_shannon(p_xy.mean(0), q_xy.mean(0))", "15.18"),

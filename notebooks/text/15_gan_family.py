@@ -16,8 +16,7 @@
 # %% [markdown]
 # # 15 · The GAN family: other judges, other tasks
 #
-# Two piles of sand do not overlap. The judge of [notebook 14](14_gan.ipynb) says "completely different",
-# whether they lie one metre apart or one kilometre, and the generator learns nothing from that. A carrier
+# Two piles of sand do not overlap. The judge of [notebook 14](14_gan.ipynb) says "completely different", whether they lie one metre apart or one kilometre, and the generator learns nothing. A carrier
 # asks instead: how far must I drive? What changes if *he* is the judge, and what else can be put before a
 # judge: a picture with its label, a translation with its way back, a picture with its code?
 #
@@ -51,20 +50,24 @@
 # | $P_{ij}$: transport plan, mass carried from $x_i$ to $y_j$ | `plan` | $(n,m)$ |
 # | $u_i$; $v_j$: potential (dual variable) of $x_i$; potential of $y_j$ | `u`; `v` | unit of $C$ |
 # | $W_1$: Wasserstein distance, earth mover's distance (EMD) | `emd(…).distance` | unit of $x$ |
-# | $t$: any point at which a function is evaluated; in section 1 the shift | `t` | $(T,d)$ |
+# | $t$, $s$: any points at which a function is evaluated (in section 1 $t$ is the shift) | `t` | $(T,d)$ |
+# | $\tau$: permutation | `tau` | $(n,)$ |
+# | $r$; $R$: way gone along a segment; length of the segment | | unit of $x$ |
 # | $f(t)$: critic, a function with values of any size | `critic(x)` | $(B,)$ |
 # | $\operatorname{Lip}(f)$: smallest Lipschitz constant of $f$ | | |
-# | $c$: bound of the weights under clipping | `c` | > 0 |
+# | $c$; $M$: bound of the weights under clipping; largest slope of a clipped critic | `c`; | > 0 |
+# | $\ell$: steepest slope between a point of $x$ and one of $y$ | `steepest` | > 0 |
 # | $\lambda$: weight of the gradient penalty | `lam` | > 0 |
 # | $\varepsilon$; $\hat x$: random share; mixed object $\varepsilon x+(1-\varepsilon)\tilde x$ | `share`; `mixed` | 0 … 1; $(B,d_x)$ |
 # | $\alpha$: slope of a critic | `alpha` | |
 # | $\nu$: value of the critic, $\mathbb Ef(x)-\mathbb Ef(\tilde x)$ | `value` | |
-# | $\kappa$: strength of the entropy in Sinkhorn's algorithm | `kappa` | > 0 |
+# | $\kappa$; $\rho_i$; $\omega_j$: strength of the entropy in Sinkhorn's algorithm; factor of row $i$ of its plan; factor of column $j$ | `kappa`; `rho`; `omega` | > 0 |
+# | $\sigma$: standard deviation of the generator in section 4 | `r` | |
 # | $p$; $q$: distribution of the data; distribution of the generator | `p`; `q` | |
 # | $D$; $L$: discriminator, probability of "real" (nets return its logit); loss of the game, as in notebook 14 | `D(x)`; `d_loss` | 0 … 1; nats |
 # | $G$; $F$: generator, or map from the first domain to the second; map back | `G`; `F` | |
 # | $E$: encoder | `E` | $(B,d_x)\to(B,d_z)$ |
-# | $\gamma$: weight of the R1 penalty of notebook 14 | `gamma` | ≥ 0 |
+# | $\gamma$; $\mu$: weight of the R1 penalty of notebook 14; weight of the cycle loss | `gamma`; `cycle` | ≥ 0 |
 # | $J$: number of nets in a population | `n_seeds` | |
 # | $h(x)$; $w_0$; $w_y$: last hidden layer of a discriminator; its common weights; its weights for label $y$ | `h` | $(B,d_h)$; $(d_h,)$; $(d_h,)$ |
 #
@@ -105,7 +108,7 @@ import scipy.spatial.distance
 import scipy.stats
 import torch
 import torch.nn.functional as F
-from ipywidgets import Dropdown, FloatSlider, IntSlider, Text, fixed, interact
+from ipywidgets import FloatSlider, IntSlider, Text, fixed, interact
 from torch import nn
 
 from helpers import measured
@@ -132,8 +135,7 @@ MNIST = False             # measure against MNIST's test digits too
 #
 # Two bakeries hold 6 and 4 loaves; three shops want 3, 5 and 2. A loaf costs its way in kilometres. Which
 # loaf goes where? Draw it, and try to beat the plan in the picture, cost
-# $3\cdot1+3\cdot4+2\cdot1+2\cdot2=21$ loaf-kilometres. (The left bakery serves the left shop, then fills
-# up the middle one.)
+# $3\cdot1+3\cdot4+2\cdot1+2\cdot2=21$ loaf-kilometres.
 
 # %% tags=["hide-input"]
 bakeries, loaves = np.array([[0.0, 0.0], [5.0, 0.0]]), np.array([6, 4])
@@ -184,14 +186,12 @@ plt.show()
 #
 # $$\operatorname{JSD}=\log2,\qquad\operatorname{KL}=\infty,\qquad W_1=\lvert t\rvert,\qquad\frac{d}{dt}\operatorname{JSD}=0,\quad\frac{d}{dt}W_1=\operatorname{sign}t \tag{15.1}$$
 #
-# For the JSD: with $\bar p=\frac{p+q}2$, at 0 the ratio is $p/\bar p=2$, at $t$ it is $q/\bar p=2$, so both
-# halves are $\frac12\log2$. At $t=0$ it jumps to 0: constant, then a jump, **no slope anywhere that would
-# point home**. The KL is infinite, its slope is not defined. $W_1$ has slope 1 at any distance. Nothing
-# changes for two parallel segments at distance $t$: still no common point, and every point moves by $t$.
+# For the JSD: with $\bar p=\frac{p+q}2$, both ratios are 2 where they count, so both halves are $\frac12\log2$.
+# At $t=0$ it jumps to 0: **no slope anywhere that would point home**. $W_1$ has slope 1 at any distance. The
+# same for two parallel segments at distance $t$: still no common point, and every point moves by $t$.
 #
 # **Predict.** Two clouds of twelve points. You move the second one away, then squeeze it onto one spot.
-# Which of $W_1$ and JSD (of histograms with squares of side ½) keeps changing? What happens to each when
-# the clouds lie on top of each other, but one is squeezed?
+# Which of $W_1$ and JSD (of histograms with squares of side ½) keeps changing?
 
 # %%
 def rng(start):
@@ -356,7 +356,8 @@ def draw_clouds(shift=2.0, size=1.0, ax=None):
     ax.plot(*moved.T, "s", ls="", mfc="white", mec="k", ms=4)
     jsd = float(jensen_shannon(histogram(cloud), histogram(moved)))
     ax.set(xlim=(-1.6, 5.2), ylim=(-1.6, 1.6), aspect="equal")
-    ax.set_title(f"$W_1$ = {found.distance:.2f}    JSD = {jsd:.3f}", fontsize=10)
+    ax.set_title(f"shift {shift:g}, size {size:g}:  $W_1$ = {found.distance:.2f}, JSD = {jsd:.3f}",
+                 fontsize=9)
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(2, 2, figsize=(8.6, 4.4))
@@ -408,6 +409,10 @@ exercise("15.A", emd_of_histograms, [(pair, _line(*pair)) for pair in histograms
     lambda p, q: float((p.cumsum(0) - q.cumsum(0)).sum()),
     "that is the distance of the means; mass may cross in both directions":
     lambda p, q: abs(float((p - q) @ torch.arange(len(p)).double())),
+    "you averaged over the borders: add them":
+    lambda p, q: float((p - q).cumsum(0).abs().mean()),
+    "that is the largest crossing (Kolmogorov-Smirnov), not all of them":
+    lambda p, q: float((p - q).cumsum(0).abs().max()),
     "you squared the difference": lambda p, q: float((p - q).cumsum(0).square().sum())})
 
 # %% [markdown]
@@ -443,8 +448,8 @@ print("loaves, as carried by the best plan:", (10 * bread.plan).round().int().to
 print(f"cost {10 * bread.distance:.0f} loaf-kilometres")
 
 # %% [markdown]
-# The plan drawn above was already the best. In general `emd` hands the matrix to a solver (HiGHS). The check
-# uses POT, a library with another algorithm (network simplex).
+# The plan drawn above was already the best. `emd` hands the matrix to a solver (HiGHS); the check uses POT's
+# network simplex.
 
 # %% tags=["hide-input"]
 import ot
@@ -474,8 +479,8 @@ check("15.2", "so is the plan, which is unique here", found.plan,
 #
 # Weak duality is one line: for any plan and any allowed prices,
 # $\sum_ia_iu_i+\sum_jb_jv_j=\sum_{ij}P_{ij}(u_i+v_j)\le\sum_{ij}P_{ij}C_{ij}$. In linear programmes both
-# optima are equal (**strong duality**; solvable and bounded is enough). At the optimum the line holds with
-# equality, so wherever something is carried, the price is exact (**complementary slackness**):
+# optima are equal (**strong duality**; an allowed plan and a finite optimum suffice). At the optimum the line
+# holds with equality, so wherever something is carried, the price is exact (**complementary slackness**):
 #
 # $$P_{ij}\,(C_{ij}-u_i-v_j)=0\qquad\text{for all }i,j \tag{15.4}$$
 
@@ -516,9 +521,8 @@ check("15.5", "flows of the plan of 9 and 7 points", int((found.plan > 1e-12).su
       below=most_flows(9, 7) + 1)
 
 # %% [markdown]
-# **Two cases without a programme.** On a line mass need not overtake, and the argument of exercise 15.A
-# holds for any positions. With the distribution functions
-# $\operatorname{cdf}_x(t)=\sum_{i:x_i\le t}a_i$ the distance is the area between them:
+# **Two cases without a programme.** On a line the argument of exercise 15.A holds for any positions. With the
+# distribution functions $\operatorname{cdf}_x(t)=\sum_{i:x_i\le t}a_i$ the distance is the area between them:
 #
 # $$W_1=\int_{-\infty}^\infty\lvert\operatorname{cdf}_x(t)-\operatorname{cdf}_y(t)\rvert\,dt\qquad(d=1) \tag{15.6}$$
 #
@@ -595,8 +599,8 @@ axes[1].set(aspect="equal", xticks=[], yticks=[], title="everything 0, ⅓, ⅔,
 plt.show()
 
 # %% [markdown]
-# Straight ways, and none crosses another: two crossing ways could be exchanged, and by the triangle
-# inequality both new ones together would be shorter.
+# Straight ways, and none crosses another: exchanged, two crossing ways would be shorter together (triangle
+# inequality).
 #
 # ## 3. One function instead of two lists: Kantorovich–Rubinstein
 #
@@ -611,7 +615,7 @@ plt.show()
 # $\sum_ia_if(x_i)-\sum_jb_jf(y_j)\ge\sum_ia_iu_i+\sum_jb_jv_j=W_1$. On the other hand any $f$ with
 # $\operatorname{Lip}(f)\le1$ gives allowed prices $u_i=f(x_i)$, $v_j=-f(y_j)$, since
 # $f(x_i)-f(y_j)\le C_{ij}$, hence at most $W_1$. Both together are the **Kantorovich–Rubinstein**
-# theorem (for distributions the maximum is a supremum):
+# theorem. (It holds for any two distributions with finite means; the maximum is attained there, too.)
 #
 # $$W_1(p,q)=\max_{\operatorname{Lip}(f)\le1}\ \mathbb E_{x\sim p}f(x)-\mathbb E_{y\sim q}f(y) \tag{15.9}$$
 
@@ -659,8 +663,8 @@ check("15.9", "300 functions near f, scaled to the Lipschitz constant 1, stay be
 #
 # $$P_{ij}>0\quad\Longrightarrow\quad f\big(x_i+\textstyle\frac{r}{R}(y_j-x_i)\big)=f(x_i)-r,\qquad 0\le r\le R=\lVert x_i-y_j\rVert \tag{15.10}$$
 #
-# This is all a gradient penalty will ask for in section 5. It also says which way a generator should go:
-# carried mass pulls along its own way. Where the plan is unique,
+# This is all a gradient penalty will ask for in section 5. And carried mass pulls along its own way: where the
+# plan is unique,
 #
 # $$\frac{\partial W_1}{\partial x_i}=\sum_jP_{ij}\,\frac{x_i-y_j}{\lVert x_i-y_j\rVert} \tag{15.11}$$
 #
@@ -703,6 +707,8 @@ for i, k in itertools.product(range(9), range(3)):
 # %%
 check("15.11", "the gradient by finite differences of the linear programme",
       emd_gradient(x9, y7, found.plan), numeric, atol=1e-6)
+check("15.11", "ways a tenth as long: the gradient is made of directions, it stays",
+      emd_gradient(x9 / 10, y7 / 10, found.plan), numeric, atol=1e-6)
 
 # %% tags=["hide-input"]
 twelve_emd = emd(cloud, other_cloud + torch.tensor([2.0, 0.6]))
@@ -712,14 +718,15 @@ grid_x, grid_y = torch.meshgrid(torch.linspace(-1.7, 3.7, 140), torch.linspace(-
 everywhere = torch.stack([grid_x.flatten(), grid_y.flatten()], -1).double()
 height = kantorovich_potential(everywhere, moved, twelve_emd.potentials[1])
 fig, ax = plt.subplots(figsize=(5.8, 3.4))
-lines = ax.contour(grid_x, grid_y, height.view(grid_x.shape), levels=11, colors="0.6",
+lines = ax.contour(grid_x, grid_y, height.view(grid_x.shape), levels=11, colors="0.45",
                    linewidths=0.8)
-ax.clabel(lines, lines.levels[::3], fontsize=7)
 for start, end in twelve_emd.plan.nonzero().tolist():
     ax.annotate("", moved[end].tolist(), cloud[start].tolist(),
                 arrowprops={"arrowstyle": "->", "lw": 1.1})
 ax.plot(*cloud.T, "ko", ls="", ms=4)
 ax.plot(*moved.T, "ks", ls="", ms=4, mfc="w")
+for label in ax.clabel(lines, lines.levels[::2], fontsize=9, colors="k"):
+    label.set(bbox={"fc": "white", "ec": "none", "pad": 0.5}, zorder=5)
 ax.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$", title="contours: $f$; arrows: the plan")
 plt.show()
 
@@ -754,6 +761,9 @@ exercise("15.B", repaired_bound, [(case, _repaired(*case)) for case in noisy], m
     lambda u, v, C, a, b: a @ u + b @ torch.minimum(v, (C - u[:, None]).amin(0)),
     "you subtracted one number from all prices: allowed, but more than necessary":
     lambda u, v, C, a, b: a @ u + b @ v - (u[:, None] + v - C).max(),
+    "you improved u as well: allowed, but keep u here": lambda u, v, C, a, b:
+    b @ (w := (C - u[:, None]).amin(0)) + a @ (C - w).amin(1),
+    "you forgot the weights": lambda u, v, C, a, b: u.mean() + (C - u[:, None]).amin(0).mean(),
     "you minimised over the wrong side: v has one entry a column":
     lambda u, v, C, a, b: b @ v + a @ (C - v).amin(1)})
 
@@ -800,9 +810,10 @@ claim("two lists of prices reach 4", two_lists.potentials[0] + two_lists.potenti
 # %% [markdown]
 # ## 4. A GAN without a judge
 #
-# If a small computer finds the best plan in a millisecond, why train a judge at all? Draw $B$ real points
+# Why train a judge at all? Draw $B$ real points
 # and $B$ generated ones, carry the ones to the others, pull every generated point along its way (15.11).
-# The ring, the noise ($d_z=2$) and the populations are those of notebook 14, here in short form.
+# The ring and the noise ($d_z=2$) are those of notebook 14; so are the populations, but with leaky ReLUs in
+# the generator too.
 #
 # **Predict.** In notebook 14 a GAN with equal rates covered all eight modes in some seeds only. And here?
 
@@ -895,8 +906,9 @@ claim("a generator without a judge covers the circle in every seed", covers_circ
 def draw_ring(ax, samples, title=""):
     """Samples (n, 2) of one generator over the centres of the ring."""
     ax.plot(*ring_centres().T, "o", ms=7, mfc="none", mec="0.6", ls="")
-    ax.plot(*samples[:300].T, ".", ms=1.5, color="#1b4f8f", ls="")
-    ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), xticks=[], yticks=[], aspect="equal")
+    ax.plot(*samples[:200].T, ".", ms=1.5, color="#1b4f8f", ls="")
+    ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
+    ax.axis("off")
     ax.set_title(title, fontsize=8)
 
 
@@ -908,14 +920,13 @@ plt.show()
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# Eight of eight reach all the way round: no judge, no game, no seed lost. (A bare circle would pass this
-# yardstick, too; the eight spots on it come later, see section 5.)
+# Eight of eight reach all the way round, without a judge and without a game. (A bare circle would pass this
+# yardstick, too. Whether the old *loss* was to blame in notebook 14: see section 5.)
 #
 # </details>
 #
-# Why is this not how pictures are generated? Because the
-# distance is taken between *samples*. Two samples of the **same** distribution have a positive distance, and
-# in many dimensions it hardly shrinks: every point's nearest partner is far away. (Theory: $n^{-1/2}$ for
+# Why are pictures not generated like this? Two samples of the **same** distribution have a positive distance,
+# and in many dimensions it hardly shrinks: every point's nearest partner is far away. (Theory: $n^{-1/2}$ for
 # $d=1$, $n^{-1/d}$ for $d>2$ and large $n$.)
 
 # %%
@@ -937,9 +948,9 @@ claim("the exponent rises with every dimension tried", np.diff(exponents), above
       trivial=np.diff(exponents[::-1]))
 
 # %% [markdown]
-# And a minibatch has a **bias**. Let a generator on the line produce $\mathcal N(0,r^2)$, the data
-# $\mathcal N(0,1)$, and minimise the expected distance of batches of $B$ over $r$. Since generated points
-# cannot know where the real ones of this batch are, it pays to be a little too close to the middle:
+# And a minibatch has a **bias**. Let a generator on the line produce $\mathcal N(0,\sigma^2)$, the data
+# $\mathcal N(0,1)$, and minimise the expected distance of batches of $B$ over $\sigma$. Generated points cannot
+# know where the real ones of this batch are; it pays to be too close to the middle:
 
 # %%
 g = rng(5)
@@ -967,20 +978,20 @@ for (B, curve), style in zip(bias.items(), ("-", "--", ":")):
     axes[1].plot(radii, curve / curve.min(), style, color="k", label=f"$B={B}$")
     axes[1].plot(best_r[B], 1, "ko", ms=4)
 axes[1].axvline(1, color="0.6", lw=0.8)
-axes[1].set(xlabel="spread $r$ of the generator (truth: 1)", ylabel="$W_1$ over its minimum",
+axes[1].set(xlabel="spread $σ$ of the generator (truth: 1)", ylabel="$W_1$ over its minimum",
             ylim=(0.99, 1.3))
 axes[1].legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# A *network* as critic replaces the exact plan: it looks at many batches in turn, and it generalises between
-# the points instead of pairing them off. That is the Wasserstein GAN.
+# A *network* as critic replaces the exact plan: it looks at many batches in turn and generalises between the
+# points. That is the Wasserstein GAN.
 #
 # ### Exercise 15.C · Sinkhorn in six lines · ●●● · 12 min
 #
 # Another way out of the linear programme: add $\kappa\sum_{ij}P_{ij}\log P_{ij}$ to the cost. Then the optimal
-# plan has the form $P_{ij}=r_i\,e^{-C_{ij}/\kappa}\,s_j$, and the two lists of factors follow by turns from
-# the two constraints: scale the rows to the sums $a$, then the columns to the sums $b$, and so on.
+# plan has the form $P_{ij}=\rho_i\,e^{-C_{ij}/\kappa}\,\omega_j$, and the two lists of factors follow by turns
+# from the two constraints: scale the rows to the sums $a$, then the columns to the sums $b$, and so on.
 
 # %%
 def sinkhorn(cost, a, b, kappa, n_rounds=400):
@@ -1013,22 +1024,21 @@ exercise("15.C", sinkhorn, [(case, _pot(*case)) for case in regularised], mistak
     "you stopped after one round": lambda C, a, b, kappa: _sinkhorn(C, a, b, kappa, 1)})
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>With $K=e^{-C/\kappa}$ the row sums of the plan are $r_i\,(Ks)_i$.</details>
-# <details><summary>Hint 2</summary>So $r=a/(Ks)$, and for the columns $s=b/(K^\top r)$.</details>
+# <details><summary>Hint 1</summary>The row sums of the plan are $\rho_i\sum_je^{-C_{ij}/\kappa}\omega_j$.</details>
+# <details><summary>Hint 2</summary>They shall be $a_i$: divide. For the columns likewise, with the sums over $i$.</details>
 # <details><summary>Solution 15.C</summary>
 #
 # ```python
 # def sinkhorn(cost, a, b, kappa, n_rounds=400):
-#     K = torch.exp(-cost / kappa)
-#     s = torch.ones_like(b)
+#     near, omega = torch.exp(-cost / kappa), torch.ones_like(b)
 #     for _ in range(n_rounds):
-#         r = a / (K @ s)
-#         s = b / (K.T @ r)
-#     return r[:, None] * K * s
+#         rho = a / (near @ omega)
+#         omega = b / (near.T @ rho)
+#     return rho[:, None] * near * omega
 # ```
 #
 # For $\kappa\to0$ its cost falls to $W_1$ (next cell), but $e^{-C/\kappa}$ underflows and more rounds are
-# needed. It runs on a GPU, batch by batch, and can be differentiated.
+# needed. It runs on a GPU and can be differentiated.
 #
 # </details>
 
@@ -1048,8 +1058,8 @@ claim("in the end by less than 1 %", excess[-1], below=0.01, trivial=excess[0])
 #
 # $$\text{critic: }\ \mathbb Ef(\tilde x)-\mathbb Ef(x)=-\nu,\qquad\text{generator: }\ -\mathbb Ef(\tilde x),\qquad\operatorname{Lip}(f)\le1 \tag{15.12}$$
 #
-# No sigmoid, no logarithm: $f$ is a score, not a probability, and only its differences count. All the work
-# is in the side condition. **Without** it the critic doubles its weights and doubles $\nu$, forever.
+# $f$ is a score, not a probability; only its differences count. All the work is in the side condition.
+# **Without** it the critic doubles its weights and doubles $\nu$, forever.
 
 # %%
 def scores_of(a, name):
@@ -1091,10 +1101,11 @@ check("15.12", "generator's loss, on the ways to the data: the slope of the dist
       torch.autograd.grad(wgan_losses(f_way, f_way)[1], on_way)[0], numeric, atol=1e-6)
 
 # %% [markdown]
-# **Clipping** (Arjovsky et al., 2017): after each step cut every weight to $[-c,c]$. Then the slope is bounded
-# by *some* constant that depends on $c$ and the architecture, and a multiple of $W_1$ is learned. How does
-# the bound travel through a deep critic? With width 32 a layer multiplies the largest entry of values and
-# gradients by at most $32c$: 0.32 for $c=0.01$, 9.6 for $c=0.3$, and that twelve times over.
+# **Clipping** (Arjovsky et al., 2017): after each step cut every weight to $[-c,c]$. Then the slope is at most
+# *some* constant $M$ that depends on $c$ and the architecture, so the critic's value is at most $M\,W_1$; how
+# much less nobody knows, since clipped nets are only a part of the functions of slope $\le M$. How does the
+# bound travel through a deep critic? With width 32 a layer multiplies the largest entry of values and gradients
+# by at most $32c$: 0.32 for $c=0.01$, 9.6 for $c=0.3$, and that twelve times over.
 
 # %%
 def clip_weights(module, c):
@@ -1133,6 +1144,9 @@ fresh_net = np.median([gradient_by_layer(math.inf, n_steps=0, seed=k) for k in r
 claim("12 layers, clip 0.01: the gradient is below 1e-10 in every layer", norms[0.01], below=1e-10,
       trivial=fresh_net)
 claim("clip 0.3: it is above 100 in every layer", norms[0.3], above=100, trivial=fresh_net)
+claim("clip 0.1 hits the window: between 0.01 and 10 in every layer",
+      [max(norms[0.1]) / 10, 0.01 / min(norms[0.1])], below=1,
+      trivial=[max(norms[0.3]) / 10, 0.01 / min(norms[0.05])])
 
 # %% tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(6.4, 2.9))
@@ -1140,13 +1154,14 @@ for (c, by_layer), style in zip(norms.items(), ("o-", "s--", "^-.", "v:")):
     ax.semilogy(range(1, 13), by_layer, style, ms=4, label=f"$c={c}$")
 ax.semilogy(range(1, 13), fresh_net, color="0.6", label="no clip,\nuntrained")
 ax.set(xlabel="layer (12 is the last)", ylabel="gradient norm of the weights",
-       title="clipping: vanishes or explodes")
+       title="clipping: twelve factors, twenty orders of magnitude")
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# (Medians of three seeds.) In every layer about the same: the gradient of each weight contains the product of
-# all the other layers.
+# (Medians of three seeds.) A factor of thirty in $c$ moves the gradient by some twenty orders of magnitude; it
+# is of a useful size near $c=0.1$ only, and that window moves with depth and width. Every layer about the same:
+# each gradient contains the product of all the other layers.
 #
 # **Gradient penalty** (Gulrajani et al., 2017): by (15.10) the best critic has slope 1 on the ways between real
 # and generated points. So ask for it there, on random mixtures:
@@ -1272,7 +1287,7 @@ for kind, layer in (("plain", nn.Identity()), ("layer norm", nn.LayerNorm(16)),
 #
 # $$\alpha=1+\frac{W_1}{2\lambda},\qquad\nu=\alpha W_1=W_1+\frac{W_1^2}{2\lambda} \tag{15.14}$$
 #
-# Such a critic reports too much, the more the farther the generator is away.
+# It reports too much, and the more the farther away the generator is.
 #
 # ### Exercise 15.E · Undo the overshoot · ●●○ · 8 min
 #
@@ -1294,6 +1309,8 @@ exercise("15.E", undo_overshoot, [(r, _undone(*r)) for r in reports], mistakes={
     "you subtracted the overshoot of ν, not of W1": lambda value, lam: value - value**2 / (2 * lam),
     "you forgot the divisor of the quadratic formula":
     lambda value, lam: 2 * lam * (math.sqrt(1 + 2 * value / lam) - 1),
+    "the overshoot is W1²/(2λ), not W1²/λ":
+    lambda value, lam: lam / 2 * (math.sqrt(1 + 4 * value / lam) - 1),
     "you lost the 2 under the root: 1 + 2ν/λ":
     lambda value, lam: lam * (math.sqrt(1 + value / lam) - 1),
     "you took the other root of the quadratic equation":
@@ -1321,7 +1338,8 @@ exercise("15.E", undo_overshoot, [(r, _undone(*r)) for r in reports], mistakes={
 def emd_from_critic(value, lam):
     """W1 from the value of a critic trained with a penalty of weight lam: (15.15), elementwise.
 
-    A tensor or array gives a tensor, a number a float. ValueError: lam <= 0, value below -lam/2.
+    Many values give a tensor, a number a float. A value below 0 (an untrained critic) gives a
+    number below 0, no distance. ValueError: lam <= 0, value below -lam/2.
     """
     if not 0 < lam < math.inf:
         raise ValueError(f"lam must be positive, got {lam}")
@@ -1329,7 +1347,8 @@ def emd_from_critic(value, lam):
     if (nu < -lam / 2).any():
         raise ValueError("no distance has a value below -lam/2: is the sign of the critic right?")
     distance = 2 * nu / (1 + (1 + 2 * nu / lam).sqrt())         # no difference of equal numbers
-    return distance if isinstance(value, (torch.Tensor, np.ndarray)) else float(distance)
+    many = distance.dim() or isinstance(value, (torch.Tensor, np.ndarray))
+    return distance if many else float(distance)
 
 # %%
 def overshoot(W, lam):
@@ -1350,9 +1369,8 @@ check("15.15", "the way back from the searched value",
       [W for W, _ in cases], rtol=1e-6)
 
 # %% [markdown]
-# Whether *trained networks* obey is another question: mixtures of random pairs need not lie on ways of the
-# plan. 256 points of the ring, 256 of a cloud beside it; three critics with λ = 10, 1, 0.1, full batches, and
-# the linear programme knows the truth.
+# Do *trained networks* obey? Mixtures of random pairs need not lie on ways of the plan. 256 points of the ring,
+# 256 of a cloud beside it; three critics with λ = 10, 1, 0.1, and the assignment knows the truth.
 
 # %%
 def train_critics(x, y, lams, n_steps=700, width=64, rate=3e-3, clip=None, seed=0):
@@ -1399,13 +1417,13 @@ twin_scores = train_critics(*twins, [10.0])
 nu_twins = float(twin_scores[0].mean() - twin_scores[1].mean())
 claim("two samples of one law: the critic reports less than 85 % of their distance",
       nu_twins / W_twins, below=0.85, trivial=float(reported[0] / W))
+claim("… but more than a quarter: it has learned something", nu_twins / W_twins, above=0.25,
+      trivial=0.0)
 
 # %% [markdown]
-# Without (15.14) in mind the report at λ = 0.1 would be called a distance almost twelve times too large. The
-# last line is the exception that teaches: between two samples of *one* law the plan is a tangle of tiny ways,
-# which this critic has not learned (more steps help little: 0.7 after 3,000); it reports less than the plan's
-# cost. For a generator that is good news: what it does not follow is the noise of the sample, the bias of
-# section 4.
+# The report at λ = 0.1 is almost twelve times too large. The last lines are the exception: between two samples
+# of *one* law the plan is a tangle of tiny ways, which this critic has not learned (more steps help little:
+# about 0.6 after 3,000). For a generator that is good news: what it does not follow is the noise of the sample.
 #
 # **A certificate.** From a critic of any slope follows a bound that needs no belief. By weak duality only the
 # pairs $(x_i,y_j)$ matter: the prices $f(x_i)/\ell$, $-f(y_j)/\ell$ are allowed. Whatever $f$ is, if $\nu>0$:
@@ -1414,9 +1432,18 @@ claim("two samples of one law: the critic reports less than 85 % of their distan
 
 # %%
 def certificate(f_x, f_y, x, y):
-    """Lower bound (15.16) of W1 from scores f_x (n,), f_y (m,) of x (n, d), y (m, d)."""
-    steepest = ((f_x[:, None] - f_y) / distances(x, y)).max()
-    return (f_x.mean() - f_y.mean()) / steepest
+    """Lower bound (15.16) of W1 from scores f_x (n,), f_y (m,) of x (n, d), y (m, d).
+
+    All weights equal. ValueError: the mean score on x is not above that on y.
+    """
+    gain = f_x.mean() - f_y.mean()
+    if not gain > 0:
+        raise ValueError("the scores must be larger on x in the mean: exchange x and y or the sign")
+    rise, far = f_x[:, None] - f_y, distances(x, y)
+    if (rise[far == 0] > 0).any():
+        return torch.zeros_like(gain)                       # no slope is steep enough
+    steepest = (rise / far)[far > 0].max()
+    return gain / steepest
 
 
 tilted = [t @ torch.tensor([1.0, 0.4], dtype=torch.float64) for t in (sand, dune)]
@@ -1434,9 +1461,26 @@ clipped = train_critics(sand, dune, [1.0], clip=0.1)
 bounds = {"penalty, λ = 10": certificate(on_sand[0], on_dune[0], sand, dune) / W,
           "clipped, c = 0.1": certificate(clipped[0][0], clipped[1][0], sand, dune) / W}
 
+# %% [markdown]
+# Is a high share an achievement? The dune lies *beside* the ring; push it into the middle, too.
+
 # %%
-claim("the penalised critic certifies over 85 % of W1", bounds["penalty, λ = 10"], above=0.85,
-      trivial=bounds["clipped, c = 0.1"])
+inner = dune - torch.tensor([2.0, 0.5])                             # now in the middle of the ring
+W_inner = emd_assigned(sand, inner)[0]
+bent = train_critics(sand, inner, [10.0])
+straight = [[t @ (sand.mean(0) - y.mean(0)) for t in (sand, y)] for y in (dune, inner)]
+bounds["straight line"] = certificate(*straight[0], sand, dune) / W
+bounds["penalty, dune inside"] = certificate(bent[0][0], bent[1][0], sand, inner) / W_inner
+bounds["straight line, dune inside"] = certificate(*straight[1], sand, inner) / W_inner
+
+# %% tags=["nbval-ignore-output"]
+print("certified share of W1:", {name: f"{share:.0%}" for name, share in bounds.items()})
+
+# %%
+claim("beside the ring a straight line, without any training, certifies over 95 % of W1",
+      bounds["straight line"], above=0.95, trivial=bounds["clipped, c = 0.1"])
+claim("inside the ring the penalised critic certifies over 85 %",
+      bounds["penalty, dune inside"], above=0.85, trivial=bounds["straight line, dune inside"])
 report_clipped = float(clipped[0].mean() - clipped[1].mean())
 claim("the clipped critic's own report is off by more than half", abs(report_clipped / W - 1),
       above=0.5, trivial=abs(float(corrected[0]) / W - 1))
@@ -1467,41 +1511,56 @@ interact(draw_overshoot, ax=fixed(None),
          lam=FloatSlider(min=0.1, max=10, step=0.1, value=1, description="weight λ", **WIDE));
 
 # %% [markdown]
-# **On the ring**, with the nets, steps of the generator and batch of notebook 14, but twice its rate (3e-3)
-# and two steps of the critic for each of the generator, clipped at 0.1 or penalised ($\lambda=1$).
-# **Predict**: how many of eight seeds lose modes? A seed *covers the circle* if its effective number of modes
-# is above 7 and more than 30 % of its samples are of high quality. (Noise everywhere has 8 effective modes
-# too, but no quality.)
+# ### On the ring: who is to blame?
+#
+# When a GAN loses modes there are four suspects: the **loss** (a critic's score, or the old log-loss), the
+# **bound** of the critic (clipped at 0.1 or penalised, $\lambda=1$), the **judge's steps** for each of the
+# generator (two or one) and the **optimiser** (Adam's momentum, 0.5 in notebook 14). Steps of the generator and
+# batch are those of notebook 14, the rate is twice its rate. **Predict**: of eight seeds, how many cover the
+# circle under each? A seed does if its effective number of modes is above 7 and more than 30 % of its samples
+# are of high quality. (Noise everywhere has 8 effective modes too, but no quality.)
 
 # %%
-def train_wgan(n_steps, n_seeds, clip=None, lam=1.0, k=2, batch=48, rate=3e-3, seed=0):
-    """Wasserstein GANs on the ring, k steps of the critic for each of G's. (J, 2500, 2)."""
+def adversarial_losses(real_logits, fake_logits):
+    """(d_loss, g_loss) of notebook 14, non-saturating, means over the last dimension."""
+    return (-F.logsigmoid(real_logits).mean(-1) - F.logsigmoid(-fake_logits).mean(-1),
+            -F.logsigmoid(fake_logits).mean(-1))
+
+# %%
+def train_wgan(n_steps, n_seeds, clip=None, lam=1.0, k=2, batch=48, rate=3e-3, momentum=0.5,
+               log_loss=False, seed=0):
+    """GANs on the ring, k steps of the judge for each of G's: scores or log-loss. (J, 2500, 2)."""
     G = Population(n_seeds, [2, 48, 48, 2], seed).to(device)
-    critics = Population(n_seeds, [2, 48, 48, 1], seed + 100).to(device)
-    steps = optimiser_of(critics, rate, k * n_steps), optimiser_of(G, rate, n_steps)
+    judges = Population(n_seeds, [2, 48, 48, 1], seed + 100).to(device)
+    steps = [optimiser_of(net, rate, n, (momentum, 0.999))
+             for net, n in ((judges, k * n_steps), (G, n_steps))]
     g = rng(seed)
     noise = lambda n: torch.randn(n_seeds, n, 2, generator=g).to(device)
-    for _ in progress(range(n_steps), desc="WGAN"):
+    for _ in progress(range(n_steps), desc="ring"):
         for _ in range(k):
             real, fake = around(ring_centres(), n_seeds, batch, g)[0], G(noise(batch)).detach()
-            loss = (critics(fake) - critics(real)).mean(-1)
-            if clip is None:
+            loss = (adversarial_losses(judges(real), judges(fake))[0] if log_loss else
+                    (judges(fake) - judges(real)).mean(-1))
+            if clip is None and not log_loss:
                 share = torch.rand(n_seeds, batch, 1, generator=g).to(device)
-                slopes = input_gradient(critics, share * real + (1 - share) * fake)
+                slopes = input_gradient(judges, share * real + (1 - share) * fake)
                 loss = loss + lam * (slopes.norm(dim=-1) - 1).square().mean(-1)
             steps[0](loss.sum())
             if clip is not None:
-                clip_weights(critics, clip)
-        steps[1](-critics(G(noise(batch))).mean(-1).sum())
+                clip_weights(judges, clip)
+        scores = judges(G(noise(batch)))
+        steps[1]((adversarial_losses(scores, scores)[1] if log_loss else -scores.mean(-1)).sum())
     return G(noise(2500)).detach().cpu()
 
 # %%
-rings = {"clipped": train_wgan(RING_STEPS, N_SEEDS, clip=0.1),
-         "gradient penalty": train_wgan(RING_STEPS, N_SEEDS), "by plans": by_plan}
-kept = {name: sum(covers_circle(x)) for name, x in rings.items()}
+SUSPECTS = {"clipped": {"clip": 0.1}, "clipped, no momentum": {"clip": 0.1, "momentum": 0.0},
+            "penalty": {}, "penalty, one step": {"k": 1},
+            "log-loss": {"log_loss": True}, "log-loss, one step": {"log_loss": True, "k": 1}}
+rings = {name: train_wgan(RING_STEPS, N_SEEDS, **how) for name, how in SUSPECTS.items()}
+kept = {name: sum(covers_circle(x)) / N_SEEDS for name, x in rings.items()}
 angle = 2 * math.pi * torch.rand(1, 2500, generator=rng(2))
-rings["a plain circle"] = torch.stack([angle.cos(), angle.sin()], -1)
-rings["noise"] = torch.randn(1, 2500, 2, generator=rng(1))
+rings.update({"by plans": by_plan, "a plain circle": torch.stack([angle.cos(), angle.sin()], -1),
+              "noise": noise_cloud[:1]})
 
 # %% tags=["nbval-ignore-output"]
 pd.DataFrame({name: {"seeds that cover the circle": f"{sum(covers_circle(x))} of {len(x)}",
@@ -1510,40 +1569,50 @@ pd.DataFrame({name: {"seeds that cover the circle": f"{sum(covers_circle(x))} of
               for name, x in rings.items()}).T
 
 # %%
-claim("with the gradient penalty at least seven eighths of the seeds cover the circle",
-      kept["gradient penalty"] / N_SEEDS, above=0.87, trivial=kept["clipped"] / N_SEEDS)
-claim("clipped at 0.1: none is below 4 effective modes, a quarter at most covers the circle",
-      [kept["clipped"] / N_SEEDS, 4 / min(effective_modes(rings["clipped"], ring_centres()))],
-      below=[0.26, 1], trivial=[kept["gradient penalty"] / N_SEEDS, 0])
+claim("clipped at 0.1 with momentum a quarter of the seeds cover the circle at most, without it "
+      "seven eighths at least", [kept["clipped"], -kept["clipped, no momentum"]],
+      below=[0.26, -0.87], trivial=[kept["clipped"]] * 2)
+claim("two steps of the judge: penalty and old log-loss cover it in three quarters at least",
+      [kept["penalty"], kept["log-loss"]], above=0.74, trivial=[kept["clipped"]] * 2)
+claim("one step: the penalised critic in a quarter at most, the log-loss in three quarters at "
+      "least", [kept["penalty, one step"], -kept["log-loss, one step"]], below=[0.26, -0.74],
+      trivial=[kept["penalty"], -kept["clipped"]])
 
 # %% tags=["hide-input"]
-fig, axes = plt.subplots(2, N_SEEDS, figsize=(1.25 * N_SEEDS, 2.8), squeeze=False)
-for row, name in zip(axes, ("clipped", "gradient penalty")):
-    for ax, samples, m in zip(row, rings[name], effective_modes(rings[name], ring_centres())):
-        draw_ring(ax, samples, f"{m:.1f}")
-    row[0].set_ylabel(name, fontsize=8)
+shown = min(3, N_SEEDS)
+fig, axes = plt.subplots(shown, len(kept), figsize=(8.6, 1.4 * shown + 0.2), squeeze=False)
+for column, name in zip(axes.T, kept):
+    for ax, samples, m in zip(column, rings[name], effective_modes(rings[name], ring_centres())):
+        draw_ring(ax, samples)
+        ax.text(0, 0, f"{m:.1f}", ha="center", va="center", fontsize=9,
+                bbox={"fc": "white", "ec": "none", "pad": 1})
+    column[0].set_title(name, fontsize=8)
 plt.show()
 
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# No seed collapses, in either line (clipped at 1 all do, see E49), and yet the lines differ: the clipped
-# critics leave the samples blurred over the plane, the penalised ones draw the circle about as finely as the
-# exact plans do.
+# (Three seeds of each training; the numbers are effective modes.)
+#
+# - **The optimiser**: clipped critics under momentum leave samples as blurred as noise (look at the quality);
+#   take the momentum away, and they cover the circle.
+# - **The judge's steps**: with one instead of two hardly any *penalised* seed covers the circle any more.
+# - **The loss** as a saviour? No. The old log-loss, without any penalty, does as well with two steps, and with
+#   one it keeps nearly all seeds. A score is a distance only while the critic is near its best; perhaps that is
+#   why it needs the second step more.
 #
 # </details>
 #
-# In notebook 14, at the same number of steps (half the rate, one step of the judge), a slow judge left one
-# mode, equal rates a part of the ring, R1 all of it. An honest look at the yardstick: a plain circle
-# *without* modes has a quality of 38 %. After 800 steps the plans and the penalty know the circle, the
-# clipped critics do not; nobody knows the eight spots yet.
+# What the Wasserstein distance gives is a number that means something, (15.15) and (15.16). And an honest look
+# at the yardstick: a plain circle *without* modes has a quality of 38 %, a perfect sampler 98.9 %. After 800
+# steps nobody knows the eight spots well.
 #
 # ## 6. Conditional GAN: listen to the label
 #
 # The judge gets the label with the object, the generator is told which label to draw: $G(z,y)$, and $D(x,y)$
 # is the probability that this *pair* is real. Labels are drawn from the data on both sides. Then (14.3) and
-# (14.4) hold for pairs. On the real side a pair has the probability $p(y)\,p(x\mid y)$, on the generated side
-# $p(y)\,q(x\mid y)$, the factor $p(y)$ cancels in $D^*$, and
+# (14.4) hold for pairs, with the probabilities $p(y)\,p(x\mid y)$ and $p(y)\,q(x\mid y)$; the factor $p(y)$
+# cancels in $D^*$, and
 #
 # $$D^*(x,y)=\frac{p(x\mid y)}{p(x\mid y)+q(x\mid y)},\qquad\min_DL=2\log2-2\sum_yp(y)\operatorname{JSD}\big(p(\cdot\mid y),q(\cdot\mid y)\big) \tag{15.17}$$
 #
@@ -1620,6 +1689,8 @@ exercise("15.F", value_of_deaf, [(case, _joint_value(*case)) for case in classes
     lambda p_y, p_xy: _deaf_value(p_y, p_xy, weights=torch.full_like(p_y, 1 / len(p_y))),
     "you mixed the classes without their shares":
     lambda p_y, p_xy: _deaf_value(p_y, p_xy, mixture=p_xy.mean(0)),
+    "that is with KL to the mixture, not the JSD": lambda p_y, p_xy:
+    2 * math.log(2) - 2 * p_y @ torch.special.xlogy(p_xy, p_xy / (p_y @ p_xy)).sum(1),
     "you lost one of the two halves of the loss":
     lambda p_y, p_xy: _deaf_value(p_y, p_xy, half=0.5),
     "you summed over the classes": lambda p_y, p_xy: _deaf_value(p_y, p_xy, torch.ones_like(p_y))})
@@ -1644,9 +1715,8 @@ exercise("15.F", value_of_deaf, [(case, _joint_value(*case)) for case in classes
 # there are two ways. *Joined*: the same ten inputs beside the pixels. *Projection* (Miyato and Koyama, 2018):
 # (14.3) says that the best logit is $\log\frac{p(x)}{q(x)}+\log\frac{p(y\mid x)}{q(y\mid x)}$. If class
 # probabilities are softmaxes of linear functions of a common $h(x)$, as in any classifier, the second part is
-# linear in $h(x)$ with a weight for each class, up to a term that does not depend on $y$ (the densities'
-# log-ratio and the softmaxes' sums). Miyato and Koyama take this part, a function of $x$ alone, linear in
-# $h(x)$, too:
+# linear in $h(x)$ with a weight for each class, up to a term without $y$. Miyato and Koyama take all that does
+# not depend on $y$ as linear in $h(x)$, too:
 #
 # $$\operatorname{logit}D(x,y)=w_0^\top h(x)+w_y^\top h(x)+\text{const}\qquad(\text{the part without }y\text{ modelled as }w_0^\top h+\text{const}) \tag{15.19}$$
 
@@ -1660,6 +1730,15 @@ def labels_of(y, n_classes):
     return y.long()
 
 
+def fitting(x, y, d, weight):
+    """x as (B, d) of the weights' type and device, y as (B,). ValueError: other shapes, NaN."""
+    x, y = floats(x, "the input").to(weight).flatten(1), tensor_of(y).to(weight.device)
+    if x.shape[1] != d or y.shape != (len(x),):
+        raise ValueError(f"need objects (B, {d}) and a label each, y (B,): got {tuple(x.shape)} "
+                         f"and {tuple(y.shape)}")
+    return x, y
+
+# %%
 class ConditionalGenerator(nn.Module):
     """(z (B, d_z), y (B,)) -> x (B, d_x): two hidden layers with batch norm, linear output."""
 
@@ -1671,12 +1750,17 @@ class ConditionalGenerator(nn.Module):
         self.net = nn.Sequential(*hidden, nn.Linear(d_hidden, d_x))
 
     def forward(self, z, y):
+        first = self.net[0]
+        z, y = fitting(z, y, first.in_features - self.n_classes, first.weight)
         one_hot = F.one_hot(labels_of(y, self.n_classes), self.n_classes).to(z)
         return self.net(torch.cat([z, one_hot], 1))             # (B, d_x)
 
 # %%
 class ConditionalDiscriminator(nn.Module):
-    """(x (B, d_x), y (B,)) -> logits (B,), two hidden layers; label by (15.19), or joined to x."""
+    """(x (B, d_x), y (B,)) -> logits (B,), two hidden layers; label by (15.19), or joined to x.
+
+    Photos: (B, h, w) with d_x = h * w, scaled to [0, 1].
+    """
 
     def __init__(self, d_x, n_classes, d_hidden, joined=False):
         super().__init__()
@@ -1688,6 +1772,8 @@ class ConditionalDiscriminator(nn.Module):
         self.of_label = None if joined else nn.Linear(n_classes, d_hidden, bias=False)
 
     def forward(self, x, y):
+        d_x = self.hidden[0].in_features - self.n_classes * self.joined
+        x, y = fitting(x, y, d_x, self.common.weight)
         one_hot = F.one_hot(labels_of(y, self.n_classes), self.n_classes).to(x)
         if self.joined:
             return self.common(self.hidden(torch.cat([x, one_hot], 1)))[:, 0]   # (B,)
@@ -1711,11 +1797,14 @@ rest = judge.common(h) + sum(sign * torch.logsumexp(h @ W.T, 1, keepdim=True)
                              for sign, W in ((1, V), (-1, U)))
 check("15.19", "the logit is the log-ratio of two softmax classifiers plus a part without y",
       logits.detach(), (ratio + rest).detach(), atol=1e-12)
+joined_judge = ConditionalDiscriminator(2, 3, 4, joined=True).double()
+claim("the joined judge hears the label, too",
+      (joined_judge(x5, y5) - joined_judge(x5, (y5 + 1) % 3)).abs().min(), above=1e-6, trivial=0.0)
 
 # %% [markdown]
 # **Predict.** Both are trained on 4,000 digits for 600 steps, R1 with $\gamma=3$, averaged weights, all as in
 # notebook 14. A classifier that has seen only real digits reads back what was ordered. It is right on about
-# 95 % of real digits. Which of the two discriminators makes a generator that listens better?
+# 94 % of real digits. Which of the two discriminators makes a generator that listens better?
 
 # %%
 digits = data.digits()
@@ -1743,12 +1832,6 @@ def train_classifier(x, y, epochs, seed=0):
 def reads(net, images, labels):
     """Share of images that a classifier reads as their labels."""
     return float((net(images).argmax(1) == labels).double().mean())
-
-# %%
-def adversarial_losses(real_logits, fake_logits):
-    """(d_loss, g_loss) of notebook 14, non-saturating, means over the last dimension."""
-    return (-F.logsigmoid(real_logits).mean(-1) - F.logsigmoid(-fake_logits).mean(-1),
-            -F.logsigmoid(fake_logits).mean(-1))
 
 # %%
 def train_conditional(n_steps, joined=False, gamma=3.0, d_z=32, d_hidden=256, batch=64, seed=0):
@@ -1790,8 +1873,8 @@ heard = {name: reads(classifier, images, orders.to(device)) for name, images in 
 # %%
 claim("projection: at least 80 % are read as ordered", heard["projection"], above=0.8,
       trivial=reads(classifier, written["projection"], orders.flip(0).to(device)))
-claim("the label joined to 784 pixels is heard less well: by more than 2 points",
-      heard["projection"] - heard["joined"], above=0.02, trivial=0.0)
+claim("the label joined to 784 pixels is heard less well",
+      heard["projection"] - heard["joined"], above=0.0, trivial=0.0)
 
 # %% tags=["hide-input"]
 def show_rows(ax, images, rows, columns):
@@ -1799,26 +1882,26 @@ def show_rows(ax, images, rows, columns):
     tiles = images.cpu().view(rows, columns, 28, 28).permute(0, 2, 1, 3)
     grey = (15 * tiles.reshape(28 * rows, 28 * columns)).round()
     ax.imshow(grey, cmap="gray_r", vmin=0, vmax=15, interpolation="nearest")
-    ax.set(xticks=[], yticks=[])
+    ax.axis("off")
 
 
-fig, axes = plt.subplots(1, 2, figsize=(7.4, 4.6))
+fig, axes = plt.subplots(1, 2, figsize=(6, 4.6))
 for ax, (name, draw) in zip(axes, writers.items()):
-    show_rows(ax, draw(torch.arange(10).repeat_interleave(8), rng(2)), 10, 8)
+    show_rows(ax, draw(torch.arange(10).repeat_interleave(6), rng(2)), 10, 6)
     ax.set(title=f"{name}: row $k$ was ordered as $k$")
 plt.show()
 
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# The projection, by several points; perhaps because its label has a weight for every unit of the last hidden
-# layer, while the joined label is ten inputs beside 784. Section 9 has the numbers after more steps.
+# The projection (four seeds, tried once: by 1, 9, 7 and 6 points); perhaps because its label has a weight for
+# every unit of the last hidden layer, while the joined label is ten inputs beside 784.
 #
 # </details>
 #
-# **A sharper test.** That the classifier *recognises* generated digits does not say that they are varied: ten
-# good digits would do. Turn it round: train a classifier on **generated digits only** and test it on real ones.
-# What the generator never writes, that classifier cannot know.
+# **A sharper test.** Ten good digits, always the same, would do so far. Turn it round: train a classifier on
+# **generated digits only** and test it on real ones. What the generator never writes, that classifier cannot
+# know.
 
 # %%
 labels = torch.arange(10).repeat(N_TRAIN // 10)
@@ -1840,7 +1923,7 @@ claim("real digits teach more", accuracy - learned["4,000 generated"], above=0, 
 
 # %% [markdown]
 # **Type a number**, and the page writes it. All its digits share one latent vector, which the seed chooses: one
-# hand. About one digit in ten is not legible yet.
+# hand. About one digit in seven is not legible yet.
 
 # %% tags=["hide-input"]
 def write(number="2026", seed=0, ax=None):
@@ -1867,10 +1950,9 @@ interact(write, ax=fixed(None), number=Text(value="2026", description="number", 
 # %% [markdown]
 # ## 7. CycleGAN: two judges and a way back
 #
-# Photos of horses and photos of zebras, but no horse that was photographed as a zebra. A map $G$ from the
-# first domain to the second has to please a judge of zebras, a map $F$ back a judge of horses. The judges see
-# no *pairs*, so $G$ might turn every horse into any zebra. Therefore whoever goes there and back must
-# arrive where he started:
+# Photos of horses and photos of zebras, but no horse that was photographed as a zebra. A map $G$ has to please
+# a judge of zebras, a map $F$ back a judge of horses. The judges see no *pairs*, so $G$ might turn every horse
+# into any zebra. Therefore whoever goes there and back must arrive where he started:
 #
 # $$\mathbb E_x\lVert F(G(x))-x\rVert_1+\mathbb E_y\lVert G(F(y))-y\rVert_1 \tag{15.20}$$
 #
@@ -1971,9 +2053,8 @@ claim("judges alone, without the cycle, are content with 36 pairs", len(fair_map
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Six. Equal weights make the judges refuse two horses that become one; the cycle loss only makes $F$ the
-# inverse of $G$. Neither says *which* horse becomes which zebra. Without the cycle there are 36, as each map
-# may be any of six bijections.
+# Six. The judges refuse two horses that become one; the cycle makes $F$ the inverse of $G$. Neither says
+# *which* horse becomes which zebra. Without the cycle there are 36.
 #
 # </details>
 #
@@ -2029,9 +2110,7 @@ exercise("15.G", perfect_cyclegans, [(pair, _perfect(*pair)) for pair in weighte
 #     return math.prod(math.factorial(int(k)) for k in counts)
 # ```
 #
-# So translation without pairs is *identifiable* only if the domains themselves betray who is who. And if they
-# hold different information (a map is drawn from a photo, the colour of a roof is lost), no map back can
-# restore it: then there are 0, and a CycleGAN hides the lost details in faint patterns.
+# So translation without pairs is *identifiable* only if the domains themselves betray who is who.
 #
 # </details>
 #
@@ -2043,13 +2122,13 @@ exercise("15.G", perfect_cyclegans, [(pair, _perfect(*pair)) for pair in weighte
 
 # %%
 def train_cycle(n_steps, ways, n_seeds, batch=48, rate=3e-3, gamma=0.1, seed=0):
-    """CycleGANs in the plane: n_seeds for each way (cycle weight, identity weight, pairs).
+    """CycleGANs in the plane: n_seeds for each way (cycle and identity weight, pairs, fades).
 
-    Returns G, F (populations, way by way). The identity weight fades to 0 over the first half.
+    Returns G, F (populations, way by way). Identity weights that fade are 0 in the second half.
     """
     J = len(ways) * n_seeds
     weights = torch.tensor(ways, dtype=torch.float32).repeat_interleave(n_seeds, 0)
-    cycle, same, n_pairs = weights.T.to(device)                                     # (J,) each
+    cycle, same, n_pairs, fades = weights.T.to(device)                              # (J,) each
     maps, judges = (nn.ModuleList(Population(J, [2, 32, 32, d], seed + k) for k in (j, j + 1))
                     .to(device) for j, d in ((0, 2), (2, 1)))
     steps = optimiser_of(judges, rate, n_steps), optimiser_of(maps, rate, n_steps)
@@ -2063,8 +2142,8 @@ def train_cycle(n_steps, ways, n_seeds, batch=48, rate=3e-3, gamma=0.1, seed=0):
         steps[0](d_loss.sum())
         loss = sum(-F.logsigmoid(D(fake)).mean(-1) for D, fake in zip(judges, fakes))
         loss = loss + cycle * (way(F_(fakes[1]), x) + way(G(fakes[0]), y))
-        if t < n_steps / 2:
-            loss = loss + (1 - 2 * t / n_steps) * same * (way(G(y), y) + way(F_(x), x))
+        still = 1 - fades * min(1.0, 2 * t / n_steps)                                  # (J,)
+        loss = loss + still * same * (way(G(y), y) + way(F_(x), x))
         told = (G(PAIRS[0].expand(J, -1, -1)) - PAIRS[1]).abs().sum(-1)                 # (J, 2)
         steps[1]((loss + 10 * (told * known).sum(-1)).sum())
     return G, F_
@@ -2084,8 +2163,9 @@ def judge_loss(D, real, fake, gamma):
 
 HORSES, ZEBRAS = ring_centres(5), ring_centres(5, 0.25)
 PAIRS = HORSES[:2].to(device), ZEBRAS[[2, 3]].to(device)        # "0 becomes 2", "1 becomes 3"
-WAYS = {"cycle": (10, 0, 0), "cycle, identity first": (10, 2, 0), "cycle, one pair": (10, 0, 1),
-        "cycle, two pairs": (10, 0, 2), "no cycle": (0, 0, 0)}
+WAYS = {"cycle": (10, 0, 0, 1), "cycle, identity first": (10, 2, 0, 1),
+        "cycle, one pair": (10, 0, 1, 1), "cycle, two pairs": (10, 0, 2, 1),
+        "no cycle": (0, 0, 0, 1), "cycle, identity stays": (10, 2, 0, 0)}
 
 # %%
 def run_ways(names, n_seeds=N_SEEDS, seed=0):
@@ -2122,9 +2202,11 @@ pd.DataFrame(summary).T.round(3)
 
 # %%
 free, first = summary["cycle"], summary["cycle, identity first"]
-claim("the cycle alone: every seed returns to within 0.05 and pairs the modes smoothly",
-      [max(translations["cycle"][0]) / 0.05, 1 - free["smooth"] / N_SEEDS], below=[1, 0.01],
-      trivial=[min(translations["no cycle"][0]) / 0.05, 0.5])
+claim("the cycle alone: every seed returns to within 0.05", max(translations["cycle"][0]),
+      below=0.05, trivial=max(translations["no cycle"][0]))
+claim("the pairings are smooth with the cycle and without it: seven eighths at least",
+      [summary[name]["smooth"] / N_SEEDS for name in ("cycle", "no cycle")], above=0.87,
+      trivial=len(smooth) / math.factorial(5))
 
 # %%
 claim("in the median over 85 % of the translations are of high quality",
@@ -2135,8 +2217,12 @@ claim("without the cycle most seeds do not return: median error above 0.5",
       summary["no cycle"]["cycle error, median"], above=0.5, trivial=free["cycle error, median"])
 
 # %%
-claim("an identity loss that fades out: every seed finds the nearest map, the assignment of (15.7)",
-      first["nearest map"], N_SEEDS, trivial=free["nearest map"])
+claim("an identity loss that fades out: seven eighths of the seeds at least find the nearest map, "
+      "the assignment of (15.7)", first["nearest map"] / N_SEEDS, above=0.87,
+      trivial=free["nearest map"] / N_SEEDS)
+claim("one that stays costs quality: its median is below 0.4",
+      summary["cycle, identity stays"]["quality, median"], below=0.4,
+      trivial=first["quality, median"])
 claim("one known pair: at least six of eight seeds end on one of the two smooth maps that fit it",
       summary["cycle, one pair"]["fit one pair"] / N_SEEDS, above=0.74,
       trivial=free["fit one pair"] / N_SEEDS)
@@ -2148,11 +2234,12 @@ claim("two pairs: at least seven of eight end on the one that fits both",
 
 # %% tags=["hide-input"]
 def draw_translation(ax, which):
-    """Samples of the second domain, drawn in the symbol of the mode that they came from."""
-    for k, symbol in enumerate("os^Dv"):
-        ax.plot(*came[which][mode_of[which] == k].T, symbol, ms=2.5, ls="",
-                color=plt.cm.viridis(k / 4.5))
-        ax.plot(*(1.45 * HORSES[k]), symbol, ms=6, color=plt.cm.viridis(k / 4.5), ls="")
+    """Samples of the second domain; inside, in bold, the number of the mode they came from."""
+    for k in range(5):
+        spot = came[which][mode_of[which] == k]
+        ax.plot(*spot.T, ".", ms=1.5, ls="", color=plt.cm.viridis(k / 4.5))
+        for place, weight in ((0.62 * spot.mean(0), "bold"), (1.45 * HORSES[k], "normal")):
+            ax.text(*place.tolist(), str(k), ha="center", va="center", fontsize=8, weight=weight)
     ax.set(xlim=(-1.7, 1.7), ylim=(-1.7, 1.7), aspect="equal", xticks=[], yticks=[])
 
 
@@ -2161,27 +2248,24 @@ for row, (start, name) in zip(axes, ((0, "cycle"), (N_SEEDS, "identity first")))
     for panel, ax in enumerate(row):
         draw_translation(ax, start + panel)
     row[0].set_ylabel(name, fontsize=8)
-fig.suptitle("outer marks: modes of the first domain; dots: where $G$ takes them", fontsize=9)
+fig.suptitle("outside: modes of the first domain; bold: where $G$ takes them", fontsize=9)
 plt.show()
 
 # %% [markdown]
 # <details><summary>What you should have seen</summary>
 #
-# All eight of the first line return to within a hundredth or so, most of their translations fall on a mode, and
-# they disagree. The loss has $5!=120$ equally good answers; the
-# nets find *smooth* ones, of which there are ten (five rotations, five reflections). One known pair leaves
-# two of the ten, two pairs one, and an identity term prefers the nearest map.
+# All eight of the first line return, most translations fall on a mode, and they disagree. Of $5!=120$ equally
+# good answers the nets find *smooth* ones: five rotations, five reflections. The cycle has no part in that:
+# without it $G$ is as smooth (table), only $F$ does not fit it. One known pair leaves two of the ten, two pairs
+# one, an identity term nearly always the nearest map.
 #
 # </details>
 #
-# An identity term that *stays* asks for something else than the judges do (a turned circle is not the same
-# circle); so it fades. What one that stays does to digits is in the last table of section 9. Without the
-# cycle six of the eight pairs of maps do not return.
+# An identity term that *stays* costs quality (table). So it fades.
 #
-# One more condition: the two domains must hold **equal information**. From a photo one can draw the map, but
-# the colour of the roofs is lost on the way; then no $F$ can bring it back, and the cycle loss cannot be
-# zero. Trained CycleGANs have been seen to hide such details in patterns that nobody notices (Chu et al.,
-# 2017).
+# One more condition: the two domains must hold the **same information**. From a photo one can draw the map, but
+# the colour of the roofs is lost on the way; the cycle loss cannot be zero then, unless $G$ hides the colour in
+# its map. Trained CycleGANs have been seen to do that, in patterns that nobody notices (Chu et al., 2017).
 #
 # ## 8. BiGAN: the judge sees the code
 #
@@ -2247,14 +2331,12 @@ claim("that are 6 of 729", len(equal), 6, trivial=729)
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Six again: the bijections with their inverses. What CycleGAN asks for by a loss of its own, BiGAN gets from
-# the judge alone.
+# Six again: what CycleGAN asks for by a loss of its own, BiGAN gets from the judge alone.
 #
 # </details>
 #
 # "$G(E(x))=x$ at the optimum" sounds like an autoencoder, but nothing in the loss measures *how far*
-# $G(E(x))$ is from $x$. Joint distributions that are nearly equal can belong to reconstructions that are far
-# off, if a near-optimal $E$ sends a few objects to the wrong codes.
+# $G(E(x))$ is from $x$.
 #
 # ### Exercise 15.H · How wrong may it be? · ●●● · 10 min
 #
@@ -2278,6 +2360,7 @@ exercise("15.H", value_after_exchange, [((n,), _exchanged(n)) for n in (2, 3, 10
     "you counted one exchanged object; there are two": lambda n: (1 - 1 / n) * math.log(4),
     "you forgot one half of the loss": lambda n: (1 - 2 / n) * math.log(2),
     "that is the JSD itself": lambda n: 2 / n * math.log(2),
+    "that is bits; we use nats": lambda n: 2 * (1 - 2 / n),
     "you forgot the weight 1/n of a pair": lambda n: (n - 2) * math.log(4)})
 
 # %% [markdown]
@@ -2290,13 +2373,13 @@ exercise("15.H", value_after_exchange, [((n,), _exchanged(n)) for n in (2, 3, 10
 #     return (1 - 2 / n) * math.log(4)
 # ```
 #
-# For $n=1000$ the loss is 0.2 % below its optimum, wherever the two objects lie: a ten-metre mistake costs
-# as much as a one-millimetre mistake. An autoencoder's loss knows the difference.
+# For $n=1000$ the loss is 0.2 % below its optimum, wherever the two objects lie. An autoencoder's loss knows
+# whether they are a metre or a millimetre apart.
 #
 # </details>
 #
 # In the plane: the data are a bent Gaussian ("banana"), the codes $\mathcal N(0,I)$, R1 with $\gamma=1$ on the
-# pairs. How good are the inverses, compared with random pairs of points?
+# pairs. How good are the inverses?
 
 # %%
 def banana(z):
@@ -2327,12 +2410,19 @@ with torch.no_grad():
     noise, z = torch.randn(2, N_SEEDS, 1000, 2, generator=rng(1)).to(device)
     x = banana(noise)
     rebuilt, recoded = G_banana(E_banana(x)), E_banana(G_banana(z))
-    random_pair = lambda t: (t - t.roll(1, 1)).norm(dim=-1).mean(-1)
-    ratios = {"G(E(x)) to x": ((rebuilt - x).norm(dim=-1).mean(-1) / random_pair(x)).cpu(),
-              "E(G(z)) to z": ((recoded - z).norm(dim=-1).mean(-1) / random_pair(z)).cpu()}
-untrained = train_bigan(1, N_SEEDS)
-rebuilt_0 = untrained[0](untrained[1](x)).detach()
-trivial_ratio = ((rebuilt_0 - x).norm(dim=-1).mean(-1) / random_pair(x)).cpu()
+    half_code = torch.stack([x[..., 0], 0.5 * x[..., 0] ** 2 - 0.5], -1)    # one number kept
+
+
+def relative_error(guess, truth):
+    """Error of each net over the distance of random pairs: (J, B, d) -> (J,)."""
+    return ((guess - truth).norm(dim=-1).mean(-1) /
+            (truth - truth.roll(1, 1)).norm(dim=-1).mean(-1)).cpu()
+
+
+ratios = {"G(E(x)) to x": relative_error(rebuilt, x),
+          "E(G(z)) to z": relative_error(recoded, z),
+          "a code of one number, the first coordinate": relative_error(half_code, x),
+          "no code: the mean of the data": relative_error(0 * x + x.mean(1, keepdim=True), x)}
 
 # %% tags=["nbval-ignore-output"]
 print("error over that of random pairs, eight seeds sorted:")
@@ -2340,43 +2430,43 @@ for name, values in ratios.items():
     print(f"{name}: {', '.join(f'{v:.2f}' for v in values.sort().values)}")
 
 # %%
-claim("all seeds rebuild to better than half of a random pair's distance; untrained nets do not",
-      ratios["G(E(x)) to x"], below=0.5, trivial=trivial_ratio)
-claim("no seed rebuilds exactly: more than 2 %", ratios["G(E(x)) to x"], above=0.02,
-      trivial=torch.zeros(N_SEEDS))
+one_number = ratios["a code of one number, the first coordinate"]
+claim("all seeds rebuild to better than half of a random pair's distance, the mean does not",
+      ratios["G(E(x)) to x"], below=0.5, trivial=ratios["no code: the mean of the data"])
+claim("but in the median they rebuild worse than a code that drops one of the two coordinates",
+      ratios["G(E(x)) to x"].median() / one_number.mean(), above=1.0, trivial=0.0)
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 3, figsize=(9.6, 3))
-best = int(ratios["G(E(x)) to x"].argmin())
-colour = dict(c=noise[best, ::4, 0].cpu(), cmap="viridis", s=9, linewidths=0)
+middle = int(ratios["G(E(x)) to x"].argsort()[N_SEEDS // 2])
+colour = dict(c=noise[middle, ::4, 0].cpu(), cmap="viridis", s=9, linewidths=0)
 for ax, points, title in zip(axes, (x, E_banana(x).detach(), rebuilt),
                              ("data $x$", "codes $E(x)$", "$G(E(x))$")):
-    ax.scatter(*points[best, ::4].cpu().T, **colour)
+    ax.scatter(*points[middle, ::4].cpu().T, **colour)
     ax.set(title=title, aspect="equal", xlabel="first coordinate")
 axes[0].set_ylabel("second coordinate")
 plt.show()
 
 # %% [markdown]
-# The colour is the first hidden coordinate of the data: the encoder has found an order of its own that the
-# generator reads back.
+# The seed in the middle of the eight; colour: the first coordinate. Left and right should be the same picture.
 
 # %% [markdown]
 # ## 9. ☆ On digits, with more time
 #
-# `make full NB=15` trains longer, on the bundled 4,000 digits, and measures on MNIST's 10,000 test digits.
+# `make full NB=15` trains longer and measures on MNIST's 10,000 test digits.
 #
-# **Conditional GAN.** Of the ordered digits <!--full:15.heard_projection-->95.40<!--/full--> % are read as
-# ordered (label joined: <!--full:15.heard_joined-->91.90<!--/full--> %), of the real test digits
-# <!--full:15.accuracy-->95.39<!--/full--> %. The Fréchet distance (notebook 14) of generated to 1,000 random test
-# digits is <!--full:15.frechet_generated-->20.21<!--/full-->, of real training digits
-# <!--full:15.frechet_real-->15.43<!--/full-->. A classifier that saw 4,000 generated digits only
-# reads <!--full:15.learned_generated-->91.59<!--/full--> % of the test digits (aimed at: 92), three that saw
-# 40,000 of them <!--full:15.learned_more-->93.75<!--/full--> % on average: the generator, trained on 4,000
-# real ones, does not run dry.
+# **Conditional GAN**, and a classifier that saw the real 4,000 only:
+#
+# | | generated | real test digits |
+# |---|---|---|
+# | read as ordered, by projection (label joined) | <!--full:15.heard_projection-->95.40<!--/full--> % (<!--full:15.heard_joined-->91.90<!--/full--> %) | <!--full:15.accuracy-->95.39<!--/full--> % |
+# | Fréchet distance (notebook 14) to 1,000 random test digits | <!--full:15.frechet_generated-->20.21<!--/full--> | training digits: <!--full:15.frechet_real-->15.43<!--/full--> |
+# | test digits read by a classifier that saw 4,000 generated ones only (aimed at: 92) | <!--full:15.learned_generated-->91.59<!--/full--> % | |
+# | … that saw 40,000 generated ones, in three times the steps, mean of three | <!--full:15.learned_more-->93.75<!--/full--> % | |
 #
 # **CycleGAN**, digits to inverted digits (white to black), trained on two halves without pairs. "Returns": the
 # share of digits that the classifier still reads as themselves after the round trip; "translated": after the
-# way there, inverted back by hand.
+# way there, inverted back by hand. Chance would be 10 %.
 #
 # | | returns | translated |
 # |---|---|---|
@@ -2385,15 +2475,39 @@ plt.show()
 # | cycle and an identity loss that fades | <!--full:15.identity_returns-->83<!--/full--> % | <!--full:15.identity_translated-->0.700<!--/full--> % |
 # | cycle and an identity loss that stays | <!--full:15.stays_returns-->88.30<!--/full--> % | <!--full:15.stays_translated-->1<!--/full--> % |
 #
-# The wanted map is the *farthest* one here, every pixel changes: an identity loss, which asks for the nearest,
-# takes the class away, whether it fades or stays. A few known pairs are what helps.
+# One training each, and "cycle" alone is a matter of luck, as in section 7: other seeds or another number of
+# threads gave from 12 to 51 %. The wanted map is the *farthest* one here, an identity loss asks for the
+# nearest: with it hardly a digit is translated to its own class, fewer than by chance. Known pairs are what
+# helps.
 #
-# **BiGAN.** The error of $G(E(x))$ over the distance of random pairs of test digits is
-# <!--full:15.bigan_ratio-->0.686<!--/full-->; the authors' log has $5.95/9.60=0.62$. One nearest neighbour in
-# the codes reads <!--full:15.nn_encoder-->88.20<!--/full--> % of the test digits, in the codes of the
-# *untrained* encoder
-# <!--full:15.nn_untrained-->82.45<!--/full--> %, in raw pixels <!--full:15.nn_pixels-->92.94<!--/full--> %. The authors (60,000
-# digits, 400 epochs) report 97.35 %, untrained 96.84 %: their gain over an untrained net is half a point.
+# **BiGAN.** In units of the distance of random test digits the error of $G(E(x))$ is
+# <!--full:15.bigan_ratio-->0.686<!--/full-->. The next cell has cheap answers on held-out digits: it has hardly learned to invert pixels. (The authors' 5.95/9.60 is another quantity, over the distance of $G(E(x))$ to random digits.)
+#
+# | one nearest neighbour reads test digits from | here, 4,000 digits | authors, 60,000 digits, 400 epochs |
+# |---|---|---|
+# | the codes $E(x)$ | <!--full:15.nn_encoder-->88.20<!--/full--> % | 92.10 % |
+# | the codes of the *untrained* encoder | <!--full:15.nn_untrained-->82.45<!--/full--> % | 91.50 % |
+# | raw pixels | <!--full:15.nn_pixels-->92.94<!--/full--> % | |
+#
+# (From the layer *before* the codes the authors read 97.35 %, untrained 96.84 %; their codes are uniform, their
+# nets have batch norm.) Training helps our codes; raw pixels are better.
+
+# %%
+middle_digit = x_train.mean(0)
+axes_784 = torch.linalg.eigh(torch.cov(x_train.T))[1].flip(1)       # principal components
+apart = (x_test - x_test.roll(1, 0)).norm(dim=1).mean()
+cheap = {}
+for k in (0, 1, 50):
+    kept_part = (x_test - middle_digit) @ axes_784[:, :k] @ axes_784[:, :k].T
+    cheap[k] = float((x_test - middle_digit - kept_part).norm(dim=1).mean() / apart)
+
+# %% tags=["nbval-ignore-output"]
+print("error over that of random pairs, 0 (the mean digit), 1 and 50 principal components:",
+      ", ".join(f"{error:.2f}" for error in cheap.values()))
+
+# %%
+claim("cheap codes: one number brings an error below 0.69, fifty numbers below 0.35",
+      [cheap[1], cheap[50]], below=[0.69, 0.35], trivial=[cheap[0]] * 2)
 
 # %% tags=["hide-input"]
 def mlp(widths, last=nn.Identity):
@@ -2447,9 +2561,8 @@ def train_digit_bigan(n_steps, d_z=50, batch=64, gamma=3.0, seed=0):
     """BiGAN on x_train. Returns G and E."""
     torch.manual_seed(seed)
     G, E = mlp([d_z, 512, 512, 784], nn.Sigmoid), mlp([784, 512, 512, d_z])
-    D = mlp([784 + d_z, 512, 512, 1])
+    D, g = mlp([784 + d_z, 512, 512, 1]), rng(seed)
     steps = [optimiser_of(net, 5e-4, n_steps) for net in (D, nn.ModuleList([G, E]))]
-    g = rng(seed)
     for _ in progress(range(n_steps), desc="BiGAN on digits"):
         x, z = batch_of(x_train, batch, g), torch.randn(batch, d_z, generator=g).to(device)
         real, fake = torch.cat([x, E(x)], 1), torch.cat([G(z), z], 1)
@@ -2478,7 +2591,7 @@ if MNIST:
     far = {"accuracy": reads(classifier, x_far, y_far),
            "heard_projection": heard["projection"], "heard_joined": heard["joined"],
            "learned_generated": reads(pupil, x_far, y_far)}
-    many = torch.arange(10).repeat(4000).to(device)               # a generator never runs dry
+    many = torch.arange(10).repeat(4000).to(device)
     forged_more = writers["projection"](many, rng(3))
     far["learned_more"] = np.mean([reads(train_classifier(forged_more, many, 3, seed_), x_far,
                                          y_far) for seed_ in range(3)])
@@ -2508,6 +2621,11 @@ for name, how in digit_ways.items() if FULL_STEPS else ():
     shares[name] = reads(classifier, F_far(there), y_test), reads(classifier, 1 - there, y_test)
     measured(f"{name}_returns", 100 * shares[name][0])
     measured(f"{name}_translated", 100 * shares[name][1])
+if FULL_STEPS:
+    claim("100 known pairs: over 80 % are translated to their own class", shares["pairs"][1],
+          above=0.8, trivial=shares["cycle"][1])
+    claim("with an identity loss fewer than by chance",
+          [shares["identity"][1], shares["stays"][1]], below=0.1, trivial=[0.1] * 2)
 
 # %% tags=["nbval-ignore-output", "hide-input"]
 if FULL_STEPS:
@@ -2515,9 +2633,12 @@ if FULL_STEPS:
     G_far, E_far = train_digit_bigan(3 * FULL_STEPS)
     E_raw = train_digit_bigan(1)[1]
     with torch.no_grad():
-        error = (G_far(E_far(target)) - target).norm(dim=1).mean()
-        measured("bigan_ratio", error / (target - target.roll(1, 0)).norm(dim=1).mean())
-        for key, map_ in (("encoder", E_far), ("untrained", E_raw), ("pixels", lambda x: x)):
+        rebuilt_far, other = G_far(E_far(target)), target.roll(1, 0)
+        error = (rebuilt_far - target).norm(dim=1).mean()
+        measured("bigan_ratio", error / (target - other).norm(dim=1).mean())
+        measured("bigan_ratio_authors", error / (rebuilt_far - other).norm(dim=1).mean())
+        for key, map_ in (("encoder", E_far), ("untrained", E_raw), ("hidden", E_far[:-2]),
+                          ("hidden_untrained", E_raw[:-2]), ("pixels", lambda x: x)):
             measured(f"nn_{key}", 100 * neighbour_reads(map_(x_train), map_(target), y_target))
 
 # %% [markdown]
@@ -2525,35 +2646,39 @@ if FULL_STEPS:
 #
 # ### E48 · The dual that is no dual
 #
-# The notes write the earth mover's distance as an infimum, correctly, and its dual as
+# The notes write the dual as
 # "$\sup_{\lVert f\rVert_L<1}$" *of nothing*: the functional is missing, and $<$ for $\le$ excludes the very
 # function that attains the supremum (its value stays the same; only the maximum is lost). Right is (15.9).
-# For two samples on a line of which one is the other moved to the right point by point, $f(t)=t$ is optimal,
-# so the distance is the difference of the means:
+# For two samples on a line, of which one is the other moved to the right point by point, $f(t)=t$ is optimal:
 
 # %%
 g = rng(48)
 left = torch.randn(50, generator=g).double()
 right = left.sort().values + torch.rand(50, generator=g).double().sort().values + 1.5
 
+gain, true = float(right.mean() - left.mean()), scipy.stats.wasserstein_distance(left, right)
+
 # %%
-claim("E48: for ordered shifts the distance is the difference of the means, f(t) = t",
-      scipy.stats.wasserstein_distance(left, right), float(right.mean() - left.mean()), rtol=1e-9,
-      trivial=float(right.mean() + left.mean()))
+claim("E48: slopes 0.9, 0.99, 0.999 stay below the distance: no maximum with <",
+      [true - slope * gain for slope in (0.9, 0.99, 0.999)], above=1e-6, trivial=[true - gain] * 3)
+claim("the slope 1 attains it, with ≤", gain, true, rtol=1e-9, trivial=0.999 * gain)
 
 # %% [markdown]
 # ### E49 · "WGAN has no vanishing gradients", and "mode collapse"
 #
 # Half true. For the *distance* yes: the slope of (15.1) is 1 at any distance, that of the JSD is 0. For a
 # *trained critic* only if its slope is enforced: in section 5 the gradients of clipped critics were below
-# $10^{-10}$ in every layer, or above 100. The second bullet of the notes is left hanging. Collapse is
-# *reduced*, not excluded: with the penalty no seed of section 5 collapsed. Now the same
-# nets, with weights clipped at 1 instead of 0.1; half the steps are enough:
+# $10^{-10}$ in every layer for $c=0.01$, above 100 for $c=0.3$, and of a useful size only in between.
+#
+# The second bullet of the notes is left hanging. Collapse is *not excluded*: the penalised critic lost modes
+# with one step in section 5, and critics clipped at 1 do under an optimiser with momentum. (Arjovsky et al.
+# found training unstable with it and used RMSProp.) Only the momentum differs here:
 
 # %%
-loose = effective_modes(train_wgan(RING_STEPS // 2, N_SEEDS, clip=1.0), ring_centres())
-claim("E49: clipped at 1 every seed of the WGAN collapses, below 4 effective modes",
-      loose, below=4, trivial=effective_modes(rings["gradient penalty"], ring_centres()))
+loose, calm = (effective_modes(train_wgan(RING_STEPS // 2, N_SEEDS, clip=1.0, momentum=beta),
+                               ring_centres()) for beta in (0.5, 0.0))
+claim("E49: clipped at 1, momentum 0.5: every seed of the WGAN collapses, below 4 effective modes",
+      loose, below=4, trivial=calm)
 
 # %% [markdown]
 # ## What it costs
@@ -2573,8 +2698,9 @@ even = np.full(N_RACE, 1 / N_RACE)
 even_costs = distances(*map(torch.from_numpy, pair_race)).numpy()
 
 # %% tags=["hide-input"]
-critic_cost = random_critic(2, 1, 128).float()
-x_cost, y_cost = torch.randn(2, 256, 2)
+critic_cost = nn.Sequential(nn.Linear(64, 1024), nn.Tanh(), nn.Linear(1024, 1024), nn.Tanh(),
+                            nn.Linear(1024, 1))
+x_cost, y_cost = torch.randn(2, 256, 64)
 without = lambda: wgan_losses(critic_cost(x_cost), critic_cost(y_cost))[0]
 with_it = lambda: without() + gradient_penalty(critic_cost, x_cost, y_cost)
 
@@ -2597,22 +2723,22 @@ compare_speed({"critic step": lambda: without().backward(),
                "with the penalty": lambda: with_it().backward()}, repeats=9)
 
 # %% tags=["nbval-ignore-output"]
-counts = [25, 50, 100]
-clouds = {n: torch.randn(2, n, 2).double() for n in counts}
-for name, solve in (("linear programme", emd), ("assignment", emd_assigned)):
+for name, solve, counts in (("linear programme", emd, [25, 50, 100]),
+                            ("assignment", emd_assigned, [200, 400, 800])):
+    clouds = {n: torch.randn(2, n, 2).double() for n in counts}
     seconds = [min(timed(solve, *clouds[n], repeats=1, warmup=0) for _ in range(5)) for n in counts]
-    print(f"{name}: measured exponent in n {np.polyfit(np.log(counts), np.log(seconds), 1)[0]:.1f}")
+    exponent = np.polyfit(np.log(counts), np.log(seconds), 1)[0]
+    print(f"{name}, n = {counts}: measured exponent {exponent:.1f}")
 
 # %% [markdown]
-# In the full run, $n=300$ (90,000 unknowns), the linear programme takes
+# The penalty doubles a step, as derived. In the full run, $n=300$ (90,000 unknowns), the linear programme takes
 # <!--full:15.race_simplex-->162.0<!--/full--> times the time of the network simplex,
 # <!--full:15.race_assignment-->160.1<!--/full--> times that of the assignment and
 # <!--full:15.race_scipy-->0.250<!--/full--> times that of SciPy's function, the same programme.
 #
 # ## Break it
 #
-# Choose a function and one change in it; the function and what depends on it are rebuilt in a copy, and the
-# checks that it reaches run again.
+# Choose a function and one change in it; the checks that it reaches run again on a copy.
 
 # %% tags=["nbval-ignore-output"]
 break_it()
@@ -2639,8 +2765,8 @@ break_it()
 # It is constant for $t\ne0$ and jumps at 0: its derivative is 0 wherever it exists. (Both
 # $\operatorname{KL}(p\Vert q)$ and $\operatorname{KL}(q\Vert p)$ are infinite.)
 #
-# **Wasserstein.** $W_1(p,q)=\inf_{\gamma}\mathbb E_{(x,y)\sim\gamma}\lVert x-y\rVert$ over joint distributions
-# γ with marginals $p,q$. The only one is $\gamma=\delta_{(0,t)}$, so
+# **Wasserstein.** $W_1(p,q)=\inf_P\mathbb E_{(x,y)\sim P}\lVert x-y\rVert$ over joint distributions $P$ with
+# marginals $p,q$. The only one is $P=\delta_{(0,t)}$, so
 # $$W_1=\lvert t\rvert,\qquad\frac{dW_1}{dt}=\operatorname{sign}t.$$
 # The dual agrees: with $f(x)=-x\operatorname{sign}t$ (1-Lipschitz), $\mathbb E_pf-\mathbb E_qf=\lvert t\rvert$.
 #
@@ -2656,8 +2782,9 @@ break_it()
 # $$\operatorname{JSD}(p,q)=\tfrac12\operatorname{KL}(p\Vert\bar p)+\tfrac12\operatorname{KL}(q\Vert\bar p)=\log2\ \text{ при }t\ne0,\qquad\operatorname{JSD}=0\ \text{ при }t=0.$$
 # Дивергенция постоянна при $t\ne0$ и имеет скачок в нуле, её производная равна нулю (а обе дивергенции
 # Кульбака — Лейблера бесконечны). Расстояние Вассерштейна
-# $W_1(p,q)=\inf_\gamma\mathbb E_{(x,y)\sim\gamma}\lVert x-y\rVert$, где нижняя грань берётся по совместным
-# распределениям с маргинальными распределениями $p$ и $q$; такое распределение одно, $\delta_{(0,t)}$, значит,
+# $W_1(p,q)=\inf_P\mathbb E_{(x,y)\sim P}\lVert x-y\rVert$, где нижняя грань берётся по совместным
+# распределениям $P$ с маргинальными распределениями $p$ и $q$; такое распределение одно, $\delta_{(0,t)}$,
+# значит,
 # $$W_1=\lvert t\rvert,\qquad\frac{dW_1}{dt}=\operatorname{sign}t.$$
 # Вывод: при оптимальном дискриминаторе генератор минимизирует $2\operatorname{JSD}-2\log2$ и не получает
 # градиента, пока носители не пересекаются; $W_1$ непрерывно, и при любом $t\ne0$ его производная по модулю
@@ -2679,7 +2806,7 @@ break_it()
 #
 # <details><summary>Model answer</summary>
 #
-# **Primal.** $W_1(p,q)=\inf_\gamma\mathbb E_{(x,y)\sim\gamma}\lVert x-y\rVert$ over all joint distributions
+# **Primal.** $W_1(p,q)=\inf_P\mathbb E_{(x,y)\sim P}\lVert x-y\rVert$ over all joint distributions $P$
 # with marginals $p$ and $q$. For points $x_i,y_j$ with weights $a_i,b_j$ and $C_{ij}=\lVert x_i-y_j\rVert$ it
 # is a linear programme: $\min\sum P_{ij}C_{ij}$, $\sum_jP_{ij}=a_i$, $\sum_iP_{ij}=b_j$, $P\ge0$.
 #
@@ -2689,16 +2816,16 @@ break_it()
 # $\max\sum_ia_iu_i+\sum_jb_jv_j$ with $u_i+v_j\le C_{ij}$, of equal value (strong duality). Put
 # $f(t)=\min_j(\lVert t-y_j\rVert-v_j)$: a minimum of 1-Lipschitz functions is 1-Lipschitz, $f(x_i)\ge u_i$,
 # $f(y_j)\le-v_j$, so one function does as well as both lists. Conversely, for a 1-Lipschitz $f$,
-# $\mathbb E_pf-\mathbb E_qf=\mathbb E_\gamma[f(x)-f(y)]\le\mathbb E_\gamma\lVert x-y\rVert$ for every plan γ.
+# $\mathbb E_pf-\mathbb E_qf=\mathbb E_P[f(x)-f(y)]\le\mathbb E_P\lVert x-y\rVert$ for every plan $P$.
 # At the optimum $f$ falls with slope exactly 1 along every transported segment.
 #
 # **In practice** $f$ is a network, the *critic*: it maximises $\mathbb Ef(x)-\mathbb Ef(G(z))$ (loss
 # $\mathbb Ef(G(z))-\mathbb Ef(x)$), the generator minimises $-\mathbb Ef(G(z))$. Without the constraint the
 # value grows without bound. It enters by
 #
-# - **weight clipping**: after each step all weights are cut to $[-c,c]$. $f$ is then $K$-Lipschitz with an
-#   unknown $K$, so a multiple of $W_1$ is estimated; in deep critics gradients vanish (small $c$) or explode
-#   (large $c$);
+# - **weight clipping**: after each step all weights are cut to $[-c,c]$. $f$ is then $M$-Lipschitz with an
+#   unknown $M$, so its value is at most $M\,W_1$, in an unknown unit; in deep critics gradients vanish (small
+#   $c$) or explode (large $c$);
 # - **gradient penalty**: add $\lambda\,\mathbb E\big(\lVert\nabla_{\hat x}f(\hat x)\rVert-1\big)^2$,
 #   $\hat x=\varepsilon x+(1-\varepsilon)G(z)$, ε uniform on $[0,1]$, one for each sample; no batch norm in
 #   the critic. It is a soft constraint: along $\alpha f^*$ the critic maximises
@@ -2707,21 +2834,23 @@ break_it()
 # - spectral normalisation: each layer's matrix is divided by its largest singular value.
 #
 # **Ответ по-русски.** Прямая задача:
-# $W_1(p,q)=\inf_\gamma\mathbb E_{(x,y)\sim\gamma}\lVert x-y\rVert$ по всем совместным распределениям с
-# маргинальными $p$ и $q$. Двойственная (теорема Канторовича — Рубинштейна):
+# $W_1(p,q)=\inf_P\mathbb E_{(x,y)\sim P}\lVert x-y\rVert$ по всем совместным распределениям $P$ с
+# маргинальными $p$ и $q$. Для точек $x_i,y_j$ с весами $a_i,b_j$ это задача линейного программирования:
+# $\min_{P\ge0}\sum_{i,j}P_{ij}\lVert x_i-y_j\rVert$ при $\sum_jP_{ij}=a_i$, $\sum_iP_{ij}=b_j$. Двойственная
+# (теорема Канторовича — Рубинштейна):
 # $$W_1(p,q)=\sup_{\operatorname{Lip}(f)\le1}\ \mathbb E_{x\sim p}f(x)-\mathbb E_{y\sim q}f(y),\qquad\lvert f(s)-f(t)\rvert\le\lVert s-t\rVert.$$
-# Обоснование: из лагранжиана задачи линейного программирования получаем $\max\sum a_iu_i+\sum b_jv_j$ при
+# Обоснование: из лагранжиана получаем двойственную задачу $\max_{u,v}\sum_ia_iu_i+\sum_jb_jv_j$ при
 # $u_i+v_j\le\lVert x_i-y_j\rVert$ с тем же значением (сильная двойственность); функция
 # $f(t)=\min_j(\lVert t-y_j\rVert-v_j)$ липшицева с константой 1, причём $f(x_i)\ge u_i$, $f(y_j)\le-v_j$, так
-# что одной функции достаточно. Обратно, для любой липшицевой с константой 1 функции и любого плана γ
-# $\mathbb E_pf-\mathbb E_qf=\mathbb E_\gamma[f(x)-f(y)]\le\mathbb E_\gamma\lVert x-y\rVert$. В оптимуме
-# наклон $f$ вдоль каждого отрезка переноса равен единице. На практике $f$ — нейронная сеть (критик): критик
+# что одной функции достаточно. Обратно, для любой липшицевой с константой 1 функции и любого плана $P$
+# $\mathbb E_pf-\mathbb E_qf=\mathbb E_P[f(x)-f(y)]\le\mathbb E_P\lVert x-y\rVert$. В оптимуме $f$ убывает
+# вдоль каждого отрезка переноса с наклоном ровно 1. На практике $f$ — нейронная сеть (критик): критик
 # минимизирует $\mathbb Ef(G(z))-\mathbb Ef(x)$, генератор минимизирует $-\mathbb Ef(G(z))$; без ограничения
 # значение критика неограниченно растёт. Условие Липшица обеспечивают так:
 #
-# - обрезка весов: после каждого шага все веса ограничивают отрезком $[-c,c]$; константа Липшица при этом
-# неизвестна, так что оценивается $W_1$ с неизвестным множителем; градиенты в глубокой сети затухают (малое
-# $c$) или взрываются (большое $c$);
+# - обрезка весов: после каждого шага все веса ограничивают отрезком $[-c,c]$; константа Липшица $M$ при этом
+#   неизвестна, так что значение критика не превосходит $M\,W_1$ и измерено в неизвестных единицах; градиенты
+#   в глубокой сети затухают (малое $c$) или взрываются (большое $c$);
 # - штраф на норму градиента: к функции потерь критика добавляют
 #   $\lambda\,\mathbb E\big(\lVert\nabla_{\hat x}f(\hat x)\rVert-1\big)^2$, где
 #   $\hat x=\varepsilon x+(1-\varepsilon)G(z)$, $\varepsilon\sim U[0,1]$ своё для каждого объекта; пакетную
@@ -2759,14 +2888,15 @@ break_it()
 # are inverse to each other; so nothing of $x$ is lost on the way. It does not say
 # *which* pairing: for $n$ points of equal weight all $n!$ bijections are optimal. The identity loss
 # $\mathbb E_y\lVert G(y)-y\rVert_1+\mathbb E_x\lVert F(x)-x\rVert_1$ or a few known pairs choose. Both
-# domains must carry equal information.
+# domains must carry the same information.
 #
 # **BiGAN** adds an **encoder** $E:x\mapsto z$; $D$ sees pairs:
 # $$L=-\mathbb E_x\log D(x,E(x))-\mathbb E_z\log\big(1-D(G(z),z)\big),$$
 # $D$ minimises, $G$ and $E$ together maximise. With the best $D$, $L=2\log2-2\operatorname{JSD}$ of the two
-# joint distributions; at the optimum they coincide, hence $E(G(z))=z$ and $G(E(x))=x$ almost surely: the
-# encoder inverts the generator and gives features. No term measures the reconstruction pixel by pixel, so
-# before the optimum it is only roughly right.
+# joint distributions; at the optimum they coincide. On the real side every pair $(x,c)$ satisfies $c=E(x)$, so
+# every generated pair does, too: $z=E(G(z))$. On the generated side every pair satisfies $x=G(c)$, so every
+# real one does: $x=G(E(x))$, almost surely. The encoder inverts the generator and gives features. No term
+# measures the reconstruction pixel by pixel, so before the optimum it is only roughly right.
 #
 # **Ответ по-русски.** Базовая схема: $L=-\mathbb E_x\log D(x)-\mathbb E_z\log(1-D(G(z)))$, дискриминатор
 # минимизирует, генератор максимизирует.
@@ -2782,18 +2912,20 @@ break_it()
 # и циклическая компонента функции потерь. Генераторы минимизируют
 # $$-\mathbb E_x\log D_Y(G(x))-\mathbb E_y\log D_X(F(y))+\mu\big(\mathbb E_x\lVert F(G(x))-x\rVert_1+\mathbb E_y\lVert G(F(y))-y\rVert_1\big),$$
 # где μ — вес циклической компоненты; каждый дискриминатор минимизирует свою логистическую функцию потерь.
-# Циклическая компонента равна нулю тогда и только тогда, когда $G$ и $F$ взаимно обратны;
+# Циклическая компонента равна нулю тогда и только тогда, когда $G$ и $F$ взаимно обратны (почти всюду), так
+# что информация о $x$ не теряется;
 # какое именно соответствие найдено, она не определяет (для $n$ равновероятных точек оптимальны все $n!$
 # биекций), его выбирают тождественная компонента
 # $\mathbb E_y\lVert G(y)-y\rVert_1+\mathbb E_x\lVert F(x)-x\rVert_1$ или несколько известных пар. Домены
-# должны содержать одинаковое количество информации.
+# должны содержать одну и ту же информацию.
 #
 # *BiGAN*: добавляется кодировщик $E$, дискриминатор получает пары,
 # $$L=-\mathbb E_x\log D(x,E(x))-\mathbb E_z\log\big(1-D(G(z),z)\big),$$
 # $D$ минимизирует, $G$ и $E$ максимизируют. При оптимальном $D$ значение равно $2\log2-2\operatorname{JSD}$
-# совместных распределений. В оптимуме совместные распределения пар совпадают, поэтому
-# $E(G(z))=z$ и $G(E(x))=x$ почти наверное: кодировщик обращает генератор. Попиксельной близости функция
-# потерь не измеряет, поэтому до оптимума восстановление приблизительное.
+# совместных распределений; в оптимуме эти распределения совпадают. Для реальных пар $(x,c)$ выполнено
+# $c=E(x)$, значит, и для сгенерированных $z=E(G(z))$; для сгенерированных выполнено $x=G(c)$, значит, и для
+# реальных $x=G(E(x))$ (почти наверное). Кодировщик обращает генератор и даёт признаки. Попиксельной близости
+# функция потерь не измеряет, поэтому до оптимума восстановление приблизительное.
 #
 # **Typical mistake.** Giving the label to the generator only; "the cycle loss makes $G(x)$ correspond to $x$"
 # (it makes $G$ invertible); an L2 reconstruction term in the BiGAN.
@@ -2806,8 +2938,8 @@ break_it()
 # - $W_1$ is a linear programme (15.2) with a dual (15.3); on a line an area (15.6), for equal weights an
 #   assignment (15.7). One 1-Lipschitz function attains it (15.9), with slope 1 along every way (15.10).
 # - A generator that follows exact plans covers the circle in every seed, without a judge. In many dimensions
-# the
-#   distance of samples says little: two samples of one law are far apart.
+#   the distance of samples says little: two samples of one law are far apart.
+# - On the ring momentum and the judge's steps decided how many modes survive; the new loss needs them more.
 # - Clipping makes gradients vanish or explode; the gradient penalty reports $W_1+W_1^2/(2\lambda)$ (15.14),
 #   which can be undone (15.15); a certificate needs no belief (15.16).
 # - A judge who sees the label matches every class (15.17); one who does not leaves the generator free (15.18).
@@ -2831,8 +2963,8 @@ break_it()
 # - T. Miyato, M. Koyama, [cGANs with projection discriminator](https://arxiv.org/abs/1802.05637), ICLR 2018.
 # - J.-Y. Zhu et al., [Unpaired image-to-image translation](https://arxiv.org/abs/1703.10593), ICCV 2017:
 #   CycleGAN.
-# - C. Chu, A. Zhmoginov, M. Sandler, [CycleGAN, a master of steganography](https://arxiv.org/abs/1712.02950),
-# 2017.
+# - C. Chu, A. Zhmoginov, M. Sandler, [CycleGAN, a master of
+#   steganography](https://arxiv.org/abs/1712.02950), 2017.
 # - J. Donahue, P. Krähenbühl, T. Darrell, [Adversarial feature learning](https://arxiv.org/abs/1605.09782),
 #   ICLR 2017: BiGAN; log of the authors' [code](https://github.com/jeffdonahue/bigan).
 #
