@@ -2004,7 +2004,8 @@ draw_fan()
 
 # %% [markdown]
 # The 24 months share their errors, so they are not 24 experiments. **Predict**, then lower the level: where
-# does one of them fall outside for the first time? `root` draws the $\sqrt h$ interval (dotted): wider or narrower?
+# does one of them fall outside for the first time? `root` draws the $\sqrt h$ interval
+# (dotted): wider or narrower?
 
 # %% tags=["nbval-ignore-output"]
 interact(draw_fan, level=FloatSlider(0.95, min=0.05, max=0.99, step=0.02, description="level",
@@ -2399,7 +2400,8 @@ claim("and foretell worse, by at least 3 % of the MASE", (errors[300] / errors[1
 # The maximum of the likelihood is not the best forecast here: what the long search gains on the history it
 # loses on the future. Why, we have not isolated; perhaps parameters far from the first guess suit these few
 # values only. R and others search with a simplex and other starts, and end elsewhere; that **may** be one
-# reason why programs with the same 15 forms score differently (we have not taken them apart). Do not choose the number of steps by
+# reason why programs with the same 15 forms score differently
+# (we have not taken them apart). Do not choose the number of steps by
 # these test values: take them as a warning, and as the case for a prior (notebook 62).
 
 # %% tags=["hide-input"]
@@ -2735,7 +2737,8 @@ break_it()
 # Уровень: $\ell_t=\ell_{t-1}+b_{t-1}+\alpha(y_t-s_{t-m})-\alpha(\ell_{t-1}+b_{t-1})=$
 # $\alpha(y_t-s_{t-m})+(1-\alpha)(\ell_{t-1}+b_{t-1})$.
 #
-# Наклон: из уравнения уровня $\alpha u_t=\ell_t-\ell_{t-1}-b_{t-1}$. Положим $\beta^*=\beta/\alpha$ ($\alpha>0$); тогда
+# Наклон: из уравнения уровня $\alpha u_t=\ell_t-\ell_{t-1}-b_{t-1}$. Положим
+# $\beta^*=\beta/\alpha$ ($\alpha>0$); тогда
 # $b_t=b_{t-1}+\beta^*(\ell_t-\ell_{t-1}-b_{t-1})=\beta^*(\ell_t-\ell_{t-1})+(1-\beta^*)b_{t-1}$.
 #
 # Сезонность: $s_t=s_{t-m}+\gamma(y_t-\ell_{t-1}-b_{t-1})-\gamma
