@@ -83,7 +83,8 @@ def test_holt_winters_in_batches(nb):
 
 @pytest.mark.parametrize("changed, word", [(dict(alpha=1.2), "alpha"), (dict(beta=-0.1), "beta"), (dict(gamma=2), "gamma"), (dict(phi=1.1), "phi"),
                                            (dict(season=[1.0, 2.0]), "season needs 4"), (dict(period=1), "period"), (dict(seasonal="additive"), "seasonal"),
-                                           (dict(y=[1.0, NAN]), "finite"), (dict(y=[1.0, -2.0], seasonal="mul"), "above 0"), (dict(horizon=-1), "horizon")])
+                                           (dict(y=[1.0, NAN]), "finite"), (dict(y=[1.0, -2.0], seasonal="mul"), "above 0"), (dict(horizon=-1), "horizon"),
+                                           (dict(horizon=NAN), "horizon"), (dict(seasonal="mul"), "above 0")])
 def test_holt_winters_refuses(nb, changed, word):
     with pytest.raises(ValueError, match=word):
         nb["holt_winters"](**dict(y=series(9), period=4) | PLUS | changed)
@@ -133,7 +134,8 @@ def test_log_likelihood_is_a_sum_of_log_densities(nb):
 
 @pytest.mark.parametrize("form, y, p, word", [("AAA", [1.0] * 9, {"alpha": 0.1}, "beta, trend, gamma, season"), ("MNN", [1.0, 0.0], {"alpha": 0.1, "level": 1.0}, "above 0"),
                                               ("ANN", [1.0, 2.0], {"alpha": 1.1, "level": 1.0}, "alpha"), ("ANN", [1.0, INF], {"alpha": 0.1, "level": 1.0}, "finite"),
-                                              ("ANA", [1.0] * 9, {"alpha": 0.1, "level": 1.0, "gamma": 0.1, "season": [1.0] * 3}, "season needs 4")])
+                                              ("ANA", [1.0] * 9, {"alpha": 0.1, "level": 1.0, "gamma": 0.1, "season": [1.0] * 3}, "season needs 4"),
+                                              ("MMN", [1.0] * 9, {"alpha": 0.1, "beta": 0.1, "level": 1.0, "trend": 0.0}, "factor")])
 def test_filter_refuses(nb, form, y, p, word):
     with pytest.raises(ValueError, match=word):
         nb["ETS"](form, 4).filter(y, p)
@@ -198,6 +200,12 @@ def test_every_form_fits_a_constant(nb):
         assert np.allclose(nb["ETS"](form, 4).fit([7.0] * 30).forecast(6), 7.0, atol=1e-2), form
 
 
+def test_one_form_and_a_period_that_is_a_float(nb):
+    assert nb["auto_ets"](series(30), 4, forms="ANN").form == "ANN"
+    ahead = [nb["holt_winters"](series(9), period, **PLUS, horizon=5)[1] for period in (4, 4.0)]
+    torch.testing.assert_close(*ahead)
+
+
 def test_choice_respects_the_data(nb):
     y = series(60, 4)
     assert nb["auto_ets"](y, 4).form[-1] != "N" and nb["auto_ets"](y).form[-1] == "N"
@@ -215,7 +223,11 @@ def test_choice_respects_the_data(nb):
                                         (lambda nb: nb["auto_ets"](series(30) - 500, forms=["MNN"]), "positive"), (lambda nb: nb["auto_ets_many"]([], 1, 3), "no series"),
                                         (lambda nb: nb["auto_ets_many"]([series(9), [1.0, NAN]], 1, 3), "finite"), (lambda nb: nb["auto_ets_many"]([series(9), [1.0]], 1, 3), "series 1"),
                                         (lambda nb: nb["ETS"]("ANN").forecast(3), "fit"), (lambda nb: nb["ETS"]("ANN").fit(series(20)).forecast(0), "horizon"),
-                                        (lambda nb: nb["ETS"]("ANN").fit(series(20)).interval(3, 95), "level")])
+                                        (lambda nb: nb["ETS"]("ANN").fit(series(20)).interval(3, 95), "level"),
+                                        (lambda nb: nb["ETS"]("AAN").interval(3), "fit"),
+                                        (lambda nb: nb["ETS"]("AAN").fit(series(20), 2.5), "steps"),
+                                        (lambda nb: nb["ETS"]("AAA", NAN), "period"),
+                                        (lambda nb: nb["auto_ets_many"]([series(20), [1.0, NAN] * 9], 1, 2), "series 1")])
 def test_fitting_refuses(nb, call, word):
     with pytest.raises(ValueError, match=word):
         call(nb)
