@@ -105,6 +105,37 @@ def test_forbidding_weights_stay_finite_in_float32(nb):
     assert float(crf.marginals(e)[:, 0, 2].max()) == 0 and crf.log_likelihood(e, torch.tensor([[0, 1] * 15] * 2)).isfinite().all()
 
 
+def test_marginals_in_inference_mode(nb):
+    crf, _ = crf_of(nb, 3, 6)
+    e, mask = torch.randn(2, 4, 3).double(), mask_of(4, 2)
+    expected = crf.marginals(e, mask)
+    with torch.inference_mode():
+        assert torch.equal(crf.marginals(e.clone(), mask.clone()), expected)
+
+
+def test_long_sentences_and_wide_spans_in_float32(nb):
+    for span in (30.0, 70.0, 300.0):              # products on this side of 60, log-sum-exp beyond: gradients stay finite
+        crf, _ = crf_of(nb, 4, 7, torch.float32)
+        with torch.no_grad():
+            crf.transitions[:, 1] = -span
+        e, y = 5 + torch.randn(2, 200, 4), torch.randint(4, (2, 200))
+        (-crf.log_likelihood(e, y).sum()).backward()
+        exact = nb["LinearChainCRF"](4).double()
+        exact.load_state_dict(crf.state_dict())
+        (-exact.log_likelihood(e, y).sum()).backward()
+        assert torch.allclose(crf.log_partition(e).double(), exact.log_partition(e.double()), rtol=1e-5)
+        assert torch.allclose(crf.transitions.grad.double(), exact.transitions.grad, rtol=1e-3, atol=1e-2)
+
+
+def test_weights_that_are_nan_are_refused(nb):
+    crf = nb["LinearChainCRF"](3)
+    with torch.no_grad():
+        crf.transitions[0, 1] = NAN
+    for method in (crf.log_partition, crf.marginals, crf.viterbi):
+        with pytest.raises(ValueError, match="NaN"):
+            method(torch.zeros(1, 2, 3))
+
+
 def test_initial_weights_are_zero_and_p_is_uniform(nb):
     crf = nb["LinearChainCRF"](3)
     assert all((p == 0).all() for p in crf.parameters()) and sorted(dict(crf.named_parameters())) == ["end", "start", "transitions"]
@@ -193,6 +224,7 @@ def test_f1_where_nothing_is_to_be_found(nb):
     (lambda nb: nb["bio_spans"](["X-a"]), "X-a"), (lambda nb: nb["bio_spans"](["B-"]), "BIO"), (lambda nb: nb["bio_spans"](["B"]), "BIO"),
     (lambda nb: nb["bio_spans"](["O-a"]), "BIO"), (lambda nb: nb["bio_spans"]([3]), "BIO"),
     (lambda nb: nb["span_f1"]([["O"]], []), "one for each"), (lambda nb: nb["span_f1"]([["O"]], [["O", "O"]]), "sentence 0"),
+    (lambda nb: nb["bio_spans"]("B-a I-a"), "one list of labels"), (lambda nb: nb["span_f1"](["O", "B-a"], ["O", "B-a"]), "one list of labels"),
     (lambda nb: nb["bio_constraints"](["O", "S-a"]), "BIO"), (lambda nb: nb["bio_constraints"]([]), "all different"),
     (lambda nb: nb["bio_constraints"](["O", "O"]), "each once")])
 def test_bad_labels_are_refused(nb, call, word):
@@ -277,13 +309,21 @@ def test_fit_gives_itself_and_does_not_touch_its_data(nb):
 @pytest.mark.parametrize("call, word", [
     (lambda F: F().fit([], []), "at least one sentence"), (lambda F: F().fit([[]], [[]]), "at least one word"),
     (lambda F: F().fit([[["a"]]], [["O", "O"]]), "one label a word"), (lambda F: F().fit([[["a"]]], []), "one label a word"),
-    (lambda F: F().fit([["a b"]], [["O"]]), "list of attributes"), (lambda F: F().predict([[["a"]]]), "fit the model first"),
+    (lambda F: F().fit([["a b"]], [["O"]]), "list of attributes"), (lambda F: F().fit([[3]], [["O"]]), "list of attributes"),
+    (lambda F: F().fit([[{"w": "seven", "digit": False}]], [["O"]]), "or dict"), (lambda F: F().predict([[["a"]]]), "fit the model first"),
     (lambda F: F(-1.0), "l2"), (lambda F: F(NAN), "l2"), (lambda F: F(1.0, 0), "whole number"),
     (lambda F: F(1.0, 5).fit([[["a"]]], [["O"]]).log_likelihood([[["a"]]], [["B"]]), "training lacks: B"),
     (lambda F: F(1.0, 5).fit([[["a"]]], [["O"]]).predict([]), "at least one sentence")])
 def test_bad_training_is_refused(nb, call, word):
     with pytest.raises(ValueError, match=word):
         call(nb["FeatureCRF"])
+
+
+def test_a_fit_does_not_depend_on_what_the_caller_has_set(nb):
+    X, Y = toy_sentences(10)
+    with torch.no_grad():
+        blind = nb["FeatureCRF"](0.5, 20).fit(X, Y)
+    assert torch.equal(blind.W_, nb["FeatureCRF"](0.5, 20).fit(X, Y).W_)
 
 
 # ---- the taggers ------------------------------------------------------------------------------------------------------------
@@ -347,6 +387,12 @@ def test_several_vocabularies_and_legal_decoding(nb):
 def test_bad_tokens_are_refused(nb, tokens, mask, word):
     with pytest.raises(ValueError, match=word):
         nb["BiLSTMTagger"](9, 3)(tokens, mask)
+
+
+@pytest.mark.parametrize("sizes", [(0, 3), (9, 0), (2.5, 3), ((9, 4), 3, (5,)), ((9, 4), 3, (5, 2, 2)), (9, 3, 0)])
+def test_tagger_sizes_that_do_not_fit_are_refused(nb, sizes):
+    with pytest.raises(ValueError, match="d_emb"):
+        nb["BiLSTMTagger"](*sizes)
 
 
 def test_the_lstm_by_hand_is_torchs_in_both_directions(nb):
