@@ -1,10 +1,9 @@
 """Notebook 48: its public functions on inputs the page does not show, and its checks against broken formulas."""
 
-import importlib.util
 import itertools
 import math
+import os
 import pickle
-import shutil
 import threading
 import time
 from collections import Counter
@@ -432,7 +431,7 @@ def test_nothing_was_out_when_the_ranker_was_trained(nb, recwarn):
     assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("pyspark") or not shutil.which("java"), reason="Spark is an extra and needs Java")
+@pytest.mark.skipif(not os.environ.get("COURSE_EXTRAS"), reason="Spark is an extra: make extras")
 def test_the_nightly_job_on_spark(nb, tmp_path):
     ratings, items = random_service()
     snapshot = nb["Snapshot"](ratings, items, int(ratings.time.max()) + 1)
