@@ -2,10 +2,12 @@
 
 import itertools
 import math
+import os
 import pickle
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -286,7 +288,8 @@ def test_reasons_add_up_and_name_their_sources(made):
 
 @pytest.mark.parametrize("options, word", [({"lam": 1.1}, "lam"), ({"lam": -0.1}, "lam"), ({"lam": NAN}, "lam"), ({"explore": 2}, "explore"),
                                            ({"budget": 0}, "budget"), ({"n_candidates": 0}, "n_candidates"), ({"max_per_artist": 0}, "max_per_artist"),
-                                           ({"now": 5}, "no interaction before")])
+                                           ({"now": 5}, "no interaction before"), ({"lam": None}, "lam"), ({"explore": "often"}, "explore"),
+                                           ({"budget": None}, "budget"), ({"now": "2020"}, "now must be"), ({"now": NAN}, "no interaction before")])
 def test_bad_options_are_refused(nb, options, word):
     with pytest.raises(ValueError, match=word):
         nb["Recommender"](*random_service(), **options)
@@ -298,6 +301,10 @@ def test_bad_data_are_refused(nb):
         nb["Recommender"](ratings, random_service(m=50)[1])
     with pytest.raises(ValueError, match="no interaction"):
         nb["Recommender"](ratings[:0], items)
+    with pytest.raises(ValueError, match="was out by then"):                           # plays, but of nothing that is out
+        nb["Recommender"](ratings, replace(items, released=torch.full((60,), 2**40)))
+    with pytest.raises(ValueError, match="items are a list"):
+        nb["Recommender"](replace(ratings, item=ratings.item + 1), items)
     ratings.value[4] = NAN
     with pytest.raises(ValueError, match="NaN"):
         nb["Recommender"](ratings, items)
@@ -415,6 +422,30 @@ def test_lists_of_the_night(nb, tmp_path):
         raise OSError("torn")
 
     assert nb["load_lists"](str(tmp_path), now, unreadable) is None
+
+
+def test_nothing_was_out_when_the_ranker_was_trained(nb, recwarn):
+    ratings, items = random_service()
+    late = torch.full((60,), int(ratings.time.max()) - 10 * DAY)
+    assert len(nb["Recommender"](ratings, replace(items, released=late)).recommend(0)) > 5
+    assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
+
+
+@pytest.mark.skipif(not os.environ.get("COURSE_EXTRAS"), reason="Spark is an extra: make extras")
+def test_the_nightly_job_on_spark(nb, tmp_path):
+    ratings, items = random_service()
+    snapshot = nb["Snapshot"](ratings, items, int(ratings.time.max()) + 1)
+    session = nb["_start_spark"]()
+    try:
+        users, tracks = nb["_nightly"](session, snapshot, str(tmp_path), 100 * DAY)
+        lists = nb["load_lists"](str(tmp_path), 101 * DAY, nb["_read_parquet"](session))
+        assert nb["load_lists"](str(tmp_path), 110 * DAY, nb["_read_parquet"](session)) is None
+    finally:
+        session.stop()
+    assert set(lists) == set(ratings.user[ratings.time > 0].tolist()) and len(tracks) > 40
+    for user, own in lists.items():
+        best = sorted(-float(q @ users[user]) for q in tracks.values())
+        assert np.allclose([-float(tracks[i] @ users[user]) for i in own[:10]], best[:10], atol=1e-5)
 
 
 WRONG = [

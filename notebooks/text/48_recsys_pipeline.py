@@ -194,7 +194,7 @@ def toy_stages(n=3, cap=2):
 
 # %% tags=["hide-input"]
 def draw_toy(n=3, cap=2, ax=None):
-    """The funnel for Ann: one column a stage, struck out what the stage before has lost."""
+    """The funnel for Ann: one column a stage, in grey what the next one loses."""
     ax = plt.subplots(figsize=(7, 2.9))[1] if ax is None else ax
     columns = [list(toy.index), *toy_stages(n, cap)]
     columns[1] = sorted(columns[1], key=list(toy.index).index)
@@ -365,7 +365,7 @@ class Snapshot:
         self.genre = unit(np.asarray(items.genre, float))
         self.taste, self.genres = unit(self.C @ self.V), unit(self.C @ self.genre)
         total = table(0, item, 1, m, value)[0]
-        self.heard = (total + SHRINK * value.mean()) / (self.plays + SHRINK)
+        self.heard = (total + SHRINK * (value.mean() if len(value) else 0)) / (self.plays + SHRINK)
 
 # %% [markdown]
 # Seven **sources**, each one line. *Popular* ever and in the last ten days; tracks of *artists* she has
@@ -536,8 +536,8 @@ plt.show()
 # %%
 claim("100 candidates from all sources hold more than 100 from the best one",
       alone.loc["union", 100], above=alone[100][:-1].max(), trivial=alone.loc["iALS", 100])
-claim("what a source has alone is no measure of what it adds: the two orders differ",
-      list(lost.sort_values().index) != list(alone[100][:-1].sort_values().index))
+claim("what a source has alone is no measure of what it adds: artist factors, second best alone, "
+      "and four others add under 0.005", lost.nsmallest(5), below=0.005, trivial=alone[100][:5])
 chance = float(np.mean([100 / (night.released & (night.C[u] == 0)).sum() for u in later]))
 claim("each source that can fill 100 places beats 100 random tracks by a half",
       alone[100].drop(["new", "same artist"]), above=1.5 * chance, trivial=[chance] * 6)
@@ -576,7 +576,7 @@ claim("doubling 100 candidates still finds at least a tenth more of what is play
 
 # %% [markdown]
 # The curve bends and does not stop: every further candidate costs the ranker the same and brings less. This
-# page takes 200.
+# page takes 200, and four turns: sixteen find more of up to 100 candidates, at 200 no more.
 
 # %% tags=["hide-input"]
 def draw_sources(on=("popular", "iALS"), n=100, ax=None):
@@ -618,8 +618,8 @@ ax.set(xlim=(-0.5, 12), ylim=(-0.8, 12), xlabel="loud (the product with p)", yla
 plt.show()
 
 # %% [markdown]
-# A product counts how far a track lies *along* $p$, and length helps: in iALS long vectors are the popular
-# tracks. Distance punishes what lies across, cosine ignores length. They are tied together by
+# A product counts how far a track lies *along* $p$, and length helps: in iALS popular tracks tend to
+# have long vectors. Distance punishes what lies across, cosine ignores length. They are tied together by
 #
 # $$\lVert p-x\rVert^2=\lVert p\rVert^2+\lVert x\rVert^2-2\,p^\top x .\tag{48.2}$$
 #
@@ -679,7 +679,7 @@ exercise("48.B", fill_up, cases_B, mistakes={
 # %% tags=["hide-input"]
 def finite(name, x, ndim):
     """x as a float64 array with ndim axes; ValueError if it is empty or holds NaN."""
-    x = np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, float)
+    x = np.asarray(x.detach().cpu().double() if isinstance(x, torch.Tensor) else x, float)
     if x.ndim != ndim or x.size == 0 or not np.isfinite(x).all():
         raise ValueError(f"{name} needs finite numbers, {ndim}-dimensional, at least one: "
                          f"got shape {x.shape}")
@@ -690,6 +690,17 @@ def whole(name, x, least=1):
     """ValueError unless x is a whole number of at least `least`."""
     if isinstance(x, bool) or not isinstance(x, Integral) or x < least:
         raise ValueError(f"{name} must be a whole number, {least} or more; got {x!r}")
+
+
+def fraction(name, x):
+    """x as a float from 0 to 1; ValueError for anything else."""
+    try:
+        value = math.nan if isinstance(x, str) else float(x)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1; got {x!r}")
+    return value
 
 # %%
 def mips_to_nn(Q):
@@ -912,7 +923,7 @@ right = flat.search(asking, 10)[1]
 begun = time.process_time()
 fast = hnsw(catalogue)
 built = time.process_time() - begun
-check("48.3", "faiss' exhaustive search agrees with ours", [set(ids) == set(
+claim("faiss' exhaustive search agrees with ours", [set(ids) == set(
     exact_top_k(catalogue, p, 10).tolist()) for p, ids in zip(asking[:50], right[:50])])
 
 # %% tags=["nbval-ignore-output"]
@@ -945,7 +956,8 @@ for key, value in {"flat_ms": speed.loc["flat", "ms a query"], "hnsw_build_secon
     measured(key, value)
 
 # %% [markdown]
-# At a million vectors (one thread): flat <!--full:48.flat_ms-->–<!--/full--> ms a query; HNSW built in
+# At 10,000 vectors a long beam costs as much as exact search, or more.
+# At a million (one thread): flat <!--full:48.flat_ms-->–<!--/full--> ms a query; HNSW built in
 # <!--full:48.hnsw_build_seconds-->–<!--/full--> s, with a beam of 80 recall
 # <!--full:48.hnsw_recall-->–<!--/full--> in <!--full:48.hnsw_ms-->–<!--/full--> ms, and
 # <!--full:48.hnsw_memory-->–<!--/full--> times the memory.
@@ -1050,10 +1062,9 @@ claim("in the graph by product ten times as many links lead to the answers",
 
 # %% [markdown]
 # It is the links. The answers to product queries are the long vectors. By product everybody's links lead to
-# them;
-# by distance on the filled rows the many short vectors are one another's neighbours, hardly a link leads to
-# the long ones, and
-# the walk ends before it gets there. **Equivalence of the problem is not equivalence of the graph.** (☆
+# them; by distance on the filled rows hardly any does. That faiss also keeps fewer links there (the table)
+# is not all: with 33 links each the gap remains. **Equivalence of the problem is not
+# equivalence of the graph.** (☆
 # Other structures: inverted lists cut the space into
 # cells and search some, product quantisation stores a few bytes a vector; `faiss` has both, `IndexIVFFlat`
 # and
@@ -1086,8 +1097,8 @@ def features(s, u, ids):
 # $a$ with $\tau=14$ days, how much of the track people hear, and three products ("crosses"), which a linear
 # model cannot make by itself.
 #
-# **Labels.** Did she play the track in the next 20 days? **Trained in time order**: stage 1 is fitted
-# before
+# **Labels.** Did she, if she plays anything new at all, play the track in the next 20 days? **Trained in time
+# order**: stage 1 is fitted before
 # $t_0$; its candidates at $t_0$, minus what she knew, are the rows; plays in $(t_0,t_1]$ are the ones. Then
 # stage 1 is fitted again at $t_1=$ `NOW`, and the list is judged after it.
 
@@ -1264,7 +1275,8 @@ claim("and is noticed: from training to the next window it loses over twice the 
 # **Is it a probability?** P(click) goes into products with other factors below, so it should mean what it
 # says. Sort the rows after `NOW` by predicted P, cut into ten parts, compare the mean prediction of a part
 # with the share
-# that was played.
+# that was played. Rows of training and judging are those of listeners who play something new in the window:
+# for one who may not come at all P is too high.
 
 # %% tags=["hide-input"]
 predicted = boosted(now_X)
@@ -1400,9 +1412,9 @@ def mmr(relevance, similarity, k, lam):
     """
     r, s = finite("relevance", relevance, 1), finite("similarity", similarity, 2)
     whole("k", k)
-    if s.shape != (len(r), len(r)) or not 0 <= lam <= 1:
-        raise ValueError(f"need similarity of shape {(len(r), len(r))} and lam from 0 to 1: got "
-                         f"{s.shape} and {lam!r}")
+    lam = fraction("lam", lam)
+    if s.shape != (len(r), len(r)):
+        raise ValueError(f"need similarity of shape {(len(r), len(r))}, got {s.shape}")
     gain, nearest, chosen = r.copy(), np.full(len(r), -np.inf), []
     for _ in range(min(k, len(r))):
         chosen.append(int(gain.argmax()))
@@ -1615,16 +1627,23 @@ def promises(s, ranker):
 # %% tags=["hide-input"]
 def usable(ratings, items, now, lam, explore, budget):
     """`now` in whole seconds, after the options have been looked at."""
-    if not (0 <= lam <= 1 and 0 <= explore <= 1 and budget > 0):
-        raise ValueError("lam and explore are numbers from 0 to 1, budget seconds above 0: got "
-                         f"{lam!r}, {explore!r}, {budget!r}")
+    fraction("lam", lam)
+    fraction("explore", explore)
+    if not isinstance(budget, Real) or not budget > 0:
+        raise ValueError(f"budget must be a number of seconds above 0; got {budget!r}")
     if len(items.title) != ratings.n_items or not np.isfinite(np.asarray(ratings.value)).all():
         raise ValueError(f"need one title for each of {ratings.n_items} items (got "
                          f"{len(items.title)}), and values without NaN: drop such rows")
-    times = np.asarray(ratings.time)
+    times, item = np.asarray(ratings.time), item_ids(ratings.item, ratings.n_items)
     now = now if now is not None else times.max() + 1 if len(times) else 0
-    if not (times < now).any():
-        raise ValueError(f"no interaction before now={now!r}: there is nothing to learn from")
+    if not isinstance(now, (Real, np.number)):
+        raise ValueError(f"now must be a time in seconds, got {now!r}")
+    old = times < now
+    if items.released is not None:
+        old &= np.asarray(items.released)[item] <= now
+    if not old.any():
+        raise ValueError(f"no interaction before now={now!r} with an item that was out by then: "
+                         "there is nothing to learn from")
     return now
 
 # %% tags=["hide-input"]
@@ -1642,7 +1661,7 @@ def item_ids(ids, m):
     x = np.asarray(ids.detach().cpu() if isinstance(ids, torch.Tensor) else ids)
     x = x if x.size else np.zeros(0, np.int64)
     if x.ndim != 1 or x.dtype.kind not in "iu" or ((x < 0) | (x >= m)).any():
-        raise ValueError(f"items are a list of whole numbers 0 … {m - 1}, got {x.tolist()!r:.60}")
+        raise ValueError(f"items are a list of whole numbers 0 … {m - 1}, got {str(x):.60}")
     return x.astype(np.int64)
 
 # %% tags=["hide-input"]
@@ -1828,15 +1847,14 @@ class Recommender(Service):
 # %%
 service = Recommender(log, items, now=NOW, n_candidates=N_CANDIDATES)
 s, ranker, bait = service.parts
-given = [service.explain(u, int(i)) for u in (3, 40, None) for i in service.recommend(u, 4)]
+asked, given, expected = [(u, i) for u in (3, 40, None) for i in service.recommend(u, 4)], [], []
+for u, i in asked:
+    rows = features(s, s.n if u is None else u, union(gather(service, s.n if u is None else u)))
+    typical = log_odds(ranker(np.median(rows, axis=0)[None]))[0]
+    given.append(service.explain(u, i))
+    expected.append(log_odds(service.score(u, [i]).numpy())[0] - typical)
 check("48.4", "the parts of a reason add up to the log-odds of the score, less the typical one's",
-      [sum(why["contributions"].values()) for why in given],
-      [math.log(why["score"] / (1 - why["score"])) - why["base"] for why in given], atol=1e-9)
-one = features(s, 3, service.recommend(3, 1).numpy())
-
-# %%
-check("48.4", "and the score is the ranker's for this pair", service.explain(
-    3, int(service.recommend(3, 1)[0]))["score"], float(ranker(one)[0]), atol=1e-12)
+      [sum(why["contributions"].values()) for why in given], expected, atol=1e-9)
 
 # %%
 listener = max(later, key=lambda u: (len(later[u]) >= 8, -abs(night.C[u].sum() - 60), -u))
@@ -1990,11 +2008,13 @@ claim("MMR gives diversity", effects.loc["MMR 0.8", "diversity"], above=base["di
 claim("the bait filter gives share heard and costs nDCG: clicks on bait are clicks",
       [effects.loc["bait filter", "share heard"] - base["share heard"],
        base["nDCG@10"] - effects.loc["bait filter", "nDCG@10"]], above=[0.03, 0.0], trivial=[0, 0])
-claim("λ down, diversity up", np.diff(fronts["no filter"][:, 1]), below=0.0, trivial=np.zeros(5))
+claim("λ down: diversity up, nDCG and share heard down",
+      np.diff(fronts["no filter"][:, [1, 0, 3]], axis=0) * [1, -1, -1], below=0.0,
+      trivial=np.zeros((5, 3)))
 
 # %% [markdown]
-# A front, not a winner: no rule improves everything, and which point is right is not a question for nDCG.
-# Whoever
+# A front, not a winner. MMR pays for diversity in nDCG and in the share heard, the filter pays for share heard
+# in nDCG; which point is right is not a question for nDCG. Whoever
 # judges by clicks alone will remove the bait filter.
 #
 # ## 6. Cold start and exploration
@@ -2156,31 +2176,36 @@ slots = pd.DataFrame({how: slot_effect(how) for how in ("random", "content", "fa
 claim("fans and near tastes play the new track more often than random listeners do",
       slots["won by the new"][["content", "fans"]], above=slots.loc["random", "won by the new"],
       trivial=[slots.loc["random", "won by the new"]] * 2)
+claim("with fans or near tastes the new win what the others lose, within a quarter",
+      (slots["won by the new"] / slots["lost by the others"])[["content", "fans"]], [1, 1],
+      atol=0.25, trivial=[0.0, 0.0])
 claim("a random slot loses more plays than it wins", slots.loc["random", "lost by the others"],
       above=slots.loc["random", "won by the new"], trivial=slots.loc["random", "won by the new"])
 
 # %% tags=["hide-input"]
-def draw_slot(epsilon=0.1, ax=None):
+def draw_slot(epsilon=0.1, ax=None, epsilon_max=1.0):
     """Plays per 1,000 pages won by new tracks, and lost by the others."""
     ax = plt.subplots(figsize=(5.6, 2.4))[1] if ax is None else ax
     height = 1000 * epsilon * slots
     for k, column in enumerate(height):
         ax.bar(np.arange(3) + 0.35 * k, height[column] * (1 if k == 0 else -1), 0.33, label=column,
                color=["#3d8a4f", "#8b2f6b"][k], hatch=["", "//"][k])
-    ax.set(ylim=(-120, 80), ylabel="plays per 1,000 pages", title=f"ε = {epsilon:g}")
+    limit = 1100 * epsilon_max * slots.to_numpy().max()
+    ax.set(ylim=(-limit, limit), ylabel="plays per 1,000 pages", title=f"ε = {epsilon:g}")
     ax.set_xticks(np.arange(3) + 0.17, list(slots.index))
     ax.axhline(0, color="k", lw=0.8)
 
 # %% tags=["hide-input"]
 fig, axes = plt.subplots(1, 3, figsize=(10.5, 2.6), sharey=True)
-for ax, epsilon in zip(axes, (0.05, 0.3, 1.0)):
-    draw_slot(epsilon, ax)
-axes[2].legend(loc="lower right")
+for ax, epsilon in zip(axes, (0.05, 0.1, 0.3)):
+    draw_slot(epsilon, ax, epsilon_max=0.3)
+    ax.label_outer()
+axes[0].legend(loc="lower left", fontsize=8)
 plt.show()
 
 # %% tags=["nbval-ignore-output"]
 interact(draw_slot, epsilon=FloatSlider(value=0.1, min=0, max=1, step=0.05, description="ε",
-                                        **WIDE), ax=fixed(None));
+                                        **WIDE), ax=fixed(None), epsilon_max=fixed(1.0));
 
 # %% [markdown]
 # Why show it to random people at all, if fans play it more? Fans say how fans like it. A random slot
@@ -2198,8 +2223,14 @@ def shows_needed(c, w2):
     return c * (1 - c) / w2
 
 
+def in_the_slot(u, ids):
+    """True chance (m,) that u plays each track, shown in the last place of the page ids."""
+    weight = np.exp(by_truth[u] + np.exp(-np.where(s.released, s.age, 0.0) / FRESH))
+    return weight / (math.exp(NOTHING) + weight[ids[:-1]].sum() + weight)
+
+
 rng = np.random.default_rng(6)
-for_all = np.exp(by_truth).mean(0) / (math.exp(NOTHING) + np.exp(by_truth).mean(0))     # (m,)
+for_all = np.mean([in_the_slot(u, ids) for u, ids in pages.items()], 0)                 # (m,)
 
 # %%
 known = np.flatnonzero(s.released)
@@ -2216,7 +2247,7 @@ def error_after(shows, draws=200_000):
     return float(np.mean((rng.binomial(shows, c, draws) / shows - c) ** 2))
 
 
-counts = [1, 2, math.floor(n_needed), math.ceil(n_needed) + 1, 10 * math.ceil(n_needed)]
+counts = [math.ceil(x * n_needed) for x in (0.1, 0.3, 0.8, 1.2, 10)]
 errors = [error_after(shows) for shows in counts]
 check("48.8", "200,000 simulated slots: after n shows the error is n_needed / n times content's",
       errors, [w2 * n_needed / shows for shows in counts], rtol=0.05)
@@ -2228,7 +2259,8 @@ print(f"mean chance {c:.3f}, error of content {math.sqrt(w2):.3f}: about {n_need
 # %% [markdown]
 # ## 7. The budget: 50 milliseconds
 #
-# A service is judged by its slowest answers: whoever opens ten pages meets the slowest tenth of them.
+# A service is judged by its slowest answers: whoever opens ten pages meets, on average, one of the slowest
+# tenth.
 # $p_{99}$ is the time that 99 % of the requests do not exceed. The mean hides it: if 97 of 100 requests
 # take
 # 5 ms and three take 500, the mean is 20 ms, a time that no request took.
@@ -2335,14 +2367,12 @@ plt.show()
 # **Clients at once.** Python computes in one thread at a time (the interpreter's lock). Eight threads that
 # all
 # compute do not get done sooner; they take the lock from each other every few milliseconds, and an unlucky
-# request waits many times. A plain lock around the computing part lets one request through at a time, but
-# Python's lock is not
-# fair: who has just left often gets in again first. `Recommender` lets requests compute one at a time **in
-# the order of
-# arrival** (`InTurn`); slow sources are waited for outside of it.
+# request may wait many times. A plain lock around the computing part lets one request through at a time, but
+# Python's lock is not fair: a later request may get in first. `Recommender` lets requests compute one at a
+# time **in the order of arrival** (`InTurn`); slow sources are waited for outside of it.
 #
-# **Predict.** The same work in three queues, eight clients: which has the best throughput, which the best
-# p99?
+# **Predict.** The same work in three queues, eight clients: which has the best p50, which the best p99? How
+# many requests overtake an earlier one? (With 120 requests p99 is the second slowest: run the cell again.)
 
 # %%
 def latencies(fn, users, n_clients):
@@ -2376,28 +2406,38 @@ def no_turn(u):
     return rerank(s, ids, ranker(features(s, u, ids)), 10, 0.8, 2, bait)
 
 
-plain_lock = threading.Lock()
+def behind(lock):
+    """The same request with the computing behind a lock; and who came when, in order of entry."""
+    arrivals, came = [], itertools.count()
+
+    def request(u):
+        place = next(came)
+        with lock:
+            arrivals.append(place)
+            return no_turn(u)
+    return request, arrivals
 
 
-def one_lock(u):
-    """The same request behind Python's own lock."""
-    with plain_lock:
-        return no_turn(u)
+(in_turn, fair), (one_lock, unfair) = behind(InTurn()), behind(threading.Lock())
 
 # %% tags=["nbval-ignore-output"]
 def under_load(fn, n_clients, n=120):
     """[p50, p95, p99, mean] in ms and requests a second of n requests by n_clients."""
     begun = time.perf_counter()
     taken = latencies(fn, (list(later) * 2)[:n], n_clients).numpy() * 1e3
-    return [*np.percentile(taken, [50, 95, 99]), taken.mean(), n / (time.perf_counter() - begun)]
+    tail = np.percentile(taken, [50, 95, 99], method="inverted_cdf")            # as in 48.G
+    return [*tail, taken.mean(), n / (time.perf_counter() - begun)]
 
 
-queues = {"in turn": service.recommend, "plain lock": one_lock, "free for all": no_turn}
+queues = {"in turn": in_turn, "plain lock": one_lock, "free for all": no_turn}
 loads = {(n, name): under_load(fn, n) for n in (1, 2, 8, 16) for name, fn in queues.items()}
+passed = [np.mean(np.minimum.accumulate(x[::-1])[::-1] < x) for x in (fair, unfair)]
+whole_ms = under_load(service.recommend, 8)
 busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
 print(f"{os.cpu_count()} cores, {busy:.1f} programs wanted one in the last minute, on average\n"
-      f"8 clients: p99 {loads[8, 'in turn'][2]:.0f} ms (target on a quiet machine: 50), "
-      f"{loads[8, 'in turn'][4]:.0f} requests a second (target: 200)")
+      f"recommend, 8 clients: p99 {whole_ms[2]:.0f} ms (target on a quiet machine: 50), "
+      f"{whole_ms[4]:.0f} requests a second (target: 200)\nrequests that get in before one that "
+      f"came earlier: {passed[0]:.0%} in turn, {passed[1]:.0%} with a plain lock")
 pd.DataFrame(loads, index=["p50", "p95", "p99", "mean", "requests/s"]).T.round(1)
 
 # %% tags=["nbval-ignore-output", "hide-input"]
@@ -2412,6 +2452,9 @@ ax.legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
+# In turn nobody is overtaken. In these runs that shortens the tail at eight clients and does not raise
+# throughput; the quick overtakers of the other two queues are gone.
+#
 # **Processes instead of threads** do not share the lock. Two of them, each with a copy of the service:
 
 # %% tags=["nbval-ignore-output"]
@@ -2429,7 +2472,8 @@ print(f"two processes: p99 {np.percentile(sum(by_processes, []), 99) * 1e3:.1f} 
       f"{threads[4]:.0f} requests a second")
 
 # %% [markdown]
-# The price: every process holds its own copy of the tables.
+# Two processes need two free cores: where others want them too (the load above), they gain nothing. The price
+# in any case: every process holds its own copy of the tables.
 #
 # **Slow sources.** With $h$ sources asked in parallel, each late with probability $\pi$ independently, the
 # request is late
@@ -2476,11 +2520,13 @@ hardy.__setstate__({})
 # %% tags=["nbval-ignore-output"]
 regulars = [u for u in range(200) if s.C[u].any()][:64]
 waited = float(np.mean(latencies(hardy.recommend, regulars, 8).numpy() >= 0.3))
-claim("two sources, each late for a fourth: about 7 of 16 requests wait for the deadline", waited,
-      late_at_all(0.25, 2), atol=0.15, trivial=0.25)
+claim("each call of the broken source is counted", hardy.dropped["broken"], len(regulars),
+      trivial=0)
 claim("every page is full although one source is broken and two are often late",
       [len(hardy.recommend(u)) for u in (0, 1, 4, 5, 21, 64)], [10] * 6, trivial=[0] * 6)
-print(f"{waited:.2f} of the requests waited; left out: {dict(sorted(hardy.dropped.items()))}")
+print(f"{waited:.2f} of the requests waited for the deadline (two sources, each late for a fourth: "
+      f"{late_at_all(0.25, 2):.2f} on a quiet machine)\n"
+      f"left out: {dict(sorted(hardy.dropped.items()))}")
 
 # %% [markdown]
 # A thread that hangs cannot be killed, only left behind; so each source may have 64 calls open, and is
@@ -2590,9 +2636,8 @@ if DATA == "plays":
 # %% [markdown]
 # In clicks the ranker pays for itself. The rules of the page do not: they cost, and are bought for what
 # nDCG does not
-# see, diversity and honest tracks. And the five further sources raise the ceiling (section 2) without
-# raising the page: what they
-# add stands in the candidates, and the ranker does not put it first. The five windows overlap and share
+# see, diversity and honest tracks. And the five further sources, whatever they add to the candidates, change
+# the page's nDCG by less than a tenth. The five windows overlap and share
 # their listeners, so
 # their spread is no standard error.
 #
@@ -2900,10 +2945,15 @@ break_it()
 #
 # **3. Re-ranking**: the list as a whole and the rules of the business: at most two items of an author;
 # click-bait
-# removed by a separate model; score times functions of age and length; diversity by MMR: first the most
+# removed by a separate model; score times functions of age $a$ and length $l$, e.g.
+# $P\cdot(1+\beta e^{-a/\tau})\,e^{-\gamma\log^2(l/\text{median})}$; diversity by MMR: first the most
 # relevant, then
 # $$j^*=\arg\max_{j\notin B}\big[\lambda r_j-(1-\lambda)\max_{c\in B}s_{jc}\big],$$
-# $r_j$ relevance, $s_{jc}$ similarity, $B$ what is chosen. Rules are applied before cutting to $k$.
+# $r_j$ relevance, $s_{jc}$ similarity, $B$ what is chosen,
+# $0\le\lambda\le1$. Rules are applied before cutting to $k$.
+#
+# Here $p_u$, $q_i$ are vectors of user and item, $a$ is the age of an item, $\tau$ a time constant, $(t_0,t_1]$
+# the window of the labels.
 #
 # **Example**: 600 tracks → 200 from seven sources → boosting on 13 features → 50 → cap, bait filter, MMR
 # with
@@ -2934,16 +2984,22 @@ break_it()
 # nDCG, логарифмическая функция потерь, калибровка. *3. Переранжирование*: учитываются список в целом и
 # бизнес-требования: не больше двух объектов одного автора; кликбейт удаляют с помощью отдельной модели;
 # оценку
-# умножают на функции от возраста и длительности; разнообразие обеспечивает MMR: сначала берут самый
+# умножают на функции от возраста $a$ и длительности $l$, например
+# $P\cdot(1+\beta e^{-a/\tau})\,e^{-\gamma\log^2(l/\text{медиана})}$;
+# разнообразие обеспечивает MMR: сначала берут самый
 # релевантный
 # объект, затем
 # $$j^*=\arg\max_{j\notin B}\big[\lambda r_j-(1-\lambda)\max_{c\in B}s_{jc}\big],$$
-# где $r_j$ — релевантность, $s_{jc}$ — сходство, $B$ — уже выбранные объекты. Правила применяют до того,
+# где $r_j$ — релевантность, $s_{jc}$ — сходство, $B$ — множество уже выбранных объектов,
+# $0\le\lambda\le1$. Правила применяют до того,
 # как
-# список обрезают до $k$. *Пример*: 600 треков → 200 кандидатов из семи источников → бустинг на 13 признаках
+# список обрезают до $k$. Здесь $p_u$ и $q_i$ — векторы пользователя и объекта, $a$ — возраст объекта, $\tau$ —
+# временной масштаб, $(t_0,t_1]$ — период, из которого берут целевую переменную.
+# *Пример*: 600 треков → 200 кандидатов из семи источников → бустинг на 13 признаках
 # →
 # 50 лучших → ограничение по исполнителю, фильтр кликбейта, MMR с $\lambda=0{,}8$ → 10. Холодный старт:
-# новому пользователю показывают популярное и предлагают короткий опрос; новый объект показывают тем, кому
+# новому пользователю показывают популярное и проводят короткий опрос;
+# новый объект показывают тем, кому
 # нравится похожее
 # по содержанию, поклонникам того же исполнителя и, с вероятностью $\varepsilon$, случайным пользователям.
 #
@@ -2962,7 +3018,8 @@ break_it()
 #
 # <details><summary>Model answer</summary>
 #
-# **They differ.** $p=(1,0)$, $q_1=(1,0)$, $q_2=(10,10)$. Products: $\langle p,q_1\rangle=1$, $\langle
+# **They differ.** Query $p=(1,0)$, items
+# $q_1=(1,0)$, $q_2=(10,10)$. Products: $\langle p,q_1\rangle=1$, $\langle
 # p,q_2\rangle=10$: $q_2$ wins. Squared distances: $0$ and $(1-10)^2+10^2=181$: $q_1$ is nearest. Cosines:
 # $1$ and
 # $1/\sqrt2$: $q_1$ again.
@@ -2987,7 +3044,8 @@ break_it()
 # than
 # one built for products.
 #
-# **Ответ по-русски.** *Пример.* $p=(1,0)$, $q_1=(1,0)$, $q_2=(10,10)$. Скалярные произведения: $\langle
+# **Ответ по-русски.** *Пример.* Запрос $p=(1,0)$, объекты
+# $q_1=(1,0)$, $q_2=(10,10)$. Скалярные произведения: $\langle
 # p,q_1\rangle=1$, $\langle p,q_2\rangle=10$ — максимум у $q_2$. Квадраты расстояний: $0$ и
 # $(1-10)^2+10^2=181$ — ближайший сосед $q_1$. Косинусы: $1$ и $1/\sqrt2$ — снова $q_1$. *Причина.*
 # $\lVert p-q\rVert^2=\lVert p\rVert^2+\lVert q\rVert^2-2\langle p,q\rangle$; при фиксированном запросе
