@@ -78,6 +78,9 @@ PROBES = [
     Probe("33", "ctc_align", (-grid(6, 3), [1, 2]), without=("bytes",)),                                     # the same
     Probe("33", "ctc_greedy", (grid(6, 2, 3),)),
     Probe("33", "ctc_prefix_beam", (-grid(6, 3), 1), without=("bytes",)),                                    # the same
+    Probe("22", "dot_attention", (grid(2, 3), grid(2, 4, 3, step=5)), loose=5e-3),
+    Probe("22", "context_gradient", (t(0.5, 0.25, 0.25), grid(3, 2)), without=("bytes",), loose=5e-3),       # weights are no bytes
+    Probe("22", "receptive_field", (t(3, 5, 2), t(1, 2, 1), t(2, 1, 3))),
     Probe("31", "power_spectrogram", (grid(30), 8, 3, t(1, 2, 3, 4, 4, 3, 2, 1)), loose=5e-3),
     Probe("31", "istft", (torch.complex(grid(4, 5), grid(4, 5, step=5)), 3, t(1, 2, 3, 4, 4, 3, 2, 1)),
           without=("float32", "float16", "bytes")),                                      # real numbers are refused
