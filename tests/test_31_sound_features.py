@@ -41,7 +41,7 @@ def test_quantise_has_one_level_more_than_a_file(nb, bits, dtype):
 def test_quantise_refuses_what_is_no_amplitude(nb, x):
     with pytest.raises(ValueError, match="32768"):
         nb["quantise"](torch.tensor(x), 8)
-    for bits in (0, -1, 2.5, True, "8"):
+    for bits in (0, -1, 2.5, True, "8", 51, 1100):
         with pytest.raises(ValueError, match="bits"):
             nb["quantise"](torch.zeros(2), bits)
 
@@ -64,7 +64,12 @@ def test_dft_matrix_is_complex128(nb, N):
     assert np.allclose(M, np.fft.fft(np.eye(N)), atol=1e-12)
 
 
-@pytest.mark.parametrize("N", [0, -1, 2.0, "8", None])
+@pytest.mark.parametrize("X", [torch.ones(4), np.fft.fft(np.arange(4.0)), [4, 0, 0, 0], torch.ones(4, dtype=torch.complex64)])
+def test_inverse_dft_takes_what_people_have(nb, X):
+    assert np.allclose(nb["inverse_dft"](X), np.fft.ifft(np.asarray(X)), atol=1e-12)
+
+
+@pytest.mark.parametrize("N", [0, -1, 2.0, "8", None, True])
 def test_dft_matrix_refuses(nb, N):
     with pytest.raises(ValueError, match="whole number"):
         nb["dft_matrix"](N)
@@ -197,7 +202,7 @@ def test_filterbank_is_torchaudios(nb, n_mels, n_fft, rate, low, high):
     assert torch.allclose(ours.float(), theirs, atol=2e-4)          # torchaudio computes the edges in float32
 
 
-@pytest.mark.parametrize("low, high", [(0, 4001), (-1, None), (3000, 2000), (1000, 1000), (4000, None), (math.nan, None), (0, math.nan)])
+@pytest.mark.parametrize("low, high", [(0, 4001), (-1, None), (3000, 2000), (1000, 1000), (4000, None), (math.nan, None), (0, math.nan), (0, "4000"), ("0", None)])
 def test_filterbank_refuses(nb, low, high):
     for call in (lambda: nb["mel_filterbank"](10, 64, 8000, low, high), lambda: nb["log_mel"](sound(100), 8000, 64, 16, 10, low, high)):
         with pytest.raises(ValueError, match="f_min"):
@@ -214,7 +219,7 @@ def test_log_mel_of_batches_types_and_numpy(nb, dtype):
     assert torch.allclose(L[1, 2], nb["log_mel"](x[1, 2].numpy(), 8000, 256, 80, 40), atol=1e-5)
     theirs = get_torchaudio().transforms.MelSpectrogram(8000, 256, hop_length=80, n_mels=40, center=False).to(dtype)(x)
     assert torch.allclose(L, theirs.clamp(min=1e-10).log().mT, atol=5e-3)
-    for eps in (0.0, -1.0, math.nan, math.inf, torch.finfo(dtype).tiny / 2):          # the last one would become 0: minus infinity
+    for eps in (None, "1e-10", 0.0, -1.0, math.nan, math.inf, torch.finfo(dtype).tiny / 2):          # the last one would become 0: minus infinity
         with pytest.raises(ValueError, match="eps"):
             nb["log_mel"](x, 8000, 256, 80, 40, eps=eps)
     assert torch.isfinite(nb["log_mel"](0 * x, 8000, 256, 80, 40, eps=torch.finfo(dtype).tiny)).all()
@@ -234,6 +239,22 @@ def test_sampling_rates_are_positive_numbers(nb, rate):
         with pytest.raises(ValueError, match="sample_rate"):
             call()
     assert nb["mel_filterbank"](10, 64, np.int64(8000)).shape == (10, 33)
+
+
+@pytest.mark.parametrize("kind", [lambda x: x, lambda x: x.numpy()])
+def test_log_mel_refuses_8_bit_sound_and_says_how(nb, kind):
+    pcm = (sound(700) * 100 + 128).round()
+    with pytest.raises(ValueError, match="zero at 128"):
+        nb["log_mel"](kind(pcm.to(torch.uint8)), 8000, 256, 80, 20)
+
+
+def test_arrays_of_torch_and_librosa_are_told_to_transpose(nb):
+    with pytest.raises(ValueError, match=r"given as S\.T"):
+        nb["griffin_lim"](torch.ones(129, 10), 256, 80, hann(256))
+    X = torch.stft(sound(700), 256, 80, window=hann(256), center=False, return_complex=True)
+    with pytest.raises(ValueError, match=r"given as X\.mT"):
+        nb["istft"](X, 80, hann(256))
+    assert nb["istft"](X.mT, 80, hann(256)).shape == (256 + 5 * 80,)
 
 
 def test_mfcc_of_arrays_and_types(nb):
@@ -348,6 +369,11 @@ def test_spec_augment_options(nb):
     assert torch.isfinite(nb["spec_augment"](S[0], 1000, 1000)).all()       # wider than the example: everything may go
     again = [nb["spec_augment"](S, 5, 5, generator=torch.Generator().manual_seed(3)) for _ in range(2)]
     assert torch.equal(*again)
+    assert torch.equal(nb["spec_augment"](S, 20, 0, fill=S.mean((1, 2), keepdim=True).numpy(), generator=torch.Generator().manual_seed(3)),
+                       nb["spec_augment"](S, 20, 0, generator=torch.Generator().manual_seed(3)))
+    for bad in (torch.zeros(7), "mean", torch.zeros(2, 50, 20, 10)):
+        with pytest.raises(ValueError, match="fill|of numbers"):
+            nb["spec_augment"](S, 3, 3, fill=bad)
     for bad in ((-1, 0), (2.5, 0), (0, -1)):
         with pytest.raises(ValueError, match="whole number"):
             nb["spec_augment"](S, *bad)
@@ -365,8 +391,8 @@ MUTANTS = [
     ("return 10 * torch.log10((x**2).sum()", "return 20 * torch.log10((x**2).sum()", "31.4"),
     ("return torch.exp(-2j * torch.pi * turns)", "return torch.exp(2j * torch.pi * turns)", "31.5"),
     ("turns = (torch.outer(k, k) % N).double() / N", "turns = (torch.outer(k, k + 1) % N).double() / N", "31.5"),
-    ("return dft_matrix(N).conj() @ X / N", "return dft_matrix(N) @ X / N", "31.6"),
-    ("return dft_matrix(N).conj() @ X / N", "return dft_matrix(N).conj() @ X", "31.6"),
+    ("return dft_matrix(len(X)).conj() @ X / len(X)", "return dft_matrix(len(X)) @ X / len(X)", "31.6"),
+    ("return dft_matrix(len(X)).conj() @ X / len(X)", "return dft_matrix(len(X)).conj() @ X", "31.6"),
     ("return both_sides(P, N).sum(-1) / N", "return P.sum(-1) / N", "31.7"),
     ("return both_sides(P, N).sum(-1) / N", "return both_sides(P, N).sum(-1) / N**2", "31.7"),
     ("X[..., 1:(N + 1) // 2].flip(-1).conj()", "X[..., 1:(N + 1) // 2].flip(-1)", "31.8"),
@@ -396,12 +422,14 @@ MUTANTS = [
     ("left, centre, right = edges[:-2], edges[1:-1], edges[2:]", "left, centre, right = edges[:-2], edges[2:] / 2 + edges[:-2] / 2, edges[2:]", "31.21"),
     ("return (P @ bank.mT.to(P)).clamp(min=eps).log()", "return (P @ bank.mT.to(P)).clamp(min=eps).log10()", "31.22"),
     ("return (P @ bank.mT.to(P)).clamp(min=eps).log()", "return (P @ bank.mT.to(P) + eps).log() + 0.0 * eps + 1e-6", "31.22"),
+    ("bank = mel_filterbank(n_mels, n_fft, sample_rate, f_min, f_max)", "bank = mel_filterbank(n_mels, n_fft, sample_rate)", "31.22"),
     ("q * (j + 0.5) / n_mels)", "q * j / n_mels)", "31.23"),
     ("basis[0] /= 2**0.5", "basis[0] /= 2", "31.23"),
     ("return torch.polar(magnitude, X.angle())", "return torch.polar(magnitude, -X.angle())", "31.24"),
     ("return torch.polar(magnitude, X.angle())", "return torch.polar(magnitude, -X.angle())", "31.25"),
     ("below = overlap_add((window**2)", "below = overlap_add((window)", "31.25"),
     ("if not history or error <= history[-1]:", "if not history:", "31.25"),
+    ("if not history or error <= history[-1]:", "if True:", "31.25"),
     ("X = with_magnitude(X, S)    ", "X = torch.polar(S, 0.99 * X.angle())    ", "31.25"),
     ("error = (X.abs() - S).norm() / size", "error = (X.abs() - S).norm()", "31.25"),
     ("return energy(Z.abs() ** 2, N).sum().sqrt()", "return (Z.abs() ** 2).sum().sqrt()", "31.25"),
@@ -409,8 +437,10 @@ MUTANTS = [
     ("return mu / ((1 + mu * real(x).abs()) * math.log1p(mu))", "return mu / ((1 + real(x).abs()) * math.log1p(mu))", "31.27"),
     ("return torch.floor((mu_law_compress(x, mu) + 1) / 2 * mu + 0.5).long()", "return torch.floor((mu_law_compress(x, mu) + 1) / 2 * mu).long()", "31.28"),
     ("y = 2 * c / mu - 1", "y = 2 * c / (mu + 1) - 1", "31.29"),
-    ("x = torch.sign(y) * torch.expm1(y.abs() * math.log1p(mu)) / mu", "x = torch.sign(y) * torch.exp(y.abs() * math.log1p(mu)) / mu", "31.29"),
+    ("return torch.sign(y) * torch.expm1(y.abs() * math.log1p(mu)) / mu", "return torch.sign(y) * torch.exp(y.abs() * math.log1p(mu)) / mu", "31.29"),
     ("return torch.floor((mu_law_compress(x, mu) + 1) / 2 * mu + 0.5).long()", "return torch.floor((mu_law_compress(x, mu) + 1) / 2 * mu).long()", "31.30"),
+    ("y = 2 * c / mu - 1", "y = torch.where((2 * c - mu).abs() < 4, 0.0, 2 * c / mu - 1)", "31.30"),
+    ("share = (a**2 / 2) / (1 + 4 * a / math.pi + a**2 / 2)", "share = 1", "31.30"),
     ("width = (draw() * (min(limit, length) + 1)).floor()", "width = (draw() * min(limit, length)).floor()", "31.31"),
     ("start = (draw() * (length - width + 1)).floor()", "start = (draw() * (length - width + 1)).floor() * 0", "31.31"),
     ("start = (draw() * (length - width + 1)).floor()", "start = (draw() * (length - width)).floor()", "31.31"),

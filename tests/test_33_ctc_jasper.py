@@ -154,6 +154,11 @@ def test_types_and_containers(nb):
         loss.sum().backward()
         assert loss.dtype == x.grad.dtype == dtype and torch.allclose(loss.double(), reference, atol=close)
         assert nb["ctc_posterior"](x, targets, frames, letters).dtype == dtype
+    for axis in (0, 1):                            # the riddle of a training that goes nowhere
+        with pytest.raises(ValueError, match=f"along axis {axis}, .* take .log_softmax.2"):
+            nb["ctc_loss"](logits.log_softmax(axis), targets, frames, letters)
+    with pytest.raises(ValueError, match="take .log_softmax.1"):
+        nb["ctc_align"](logits[:, 0].log_softmax(0), [1])
     broken = log_p.clone()
     broken[1, 2] = torch.nan
     with pytest.raises(ValueError, match="NaN"):

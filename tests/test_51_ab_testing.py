@@ -109,6 +109,8 @@ def test_groups_without_variance_give_nan(nb):
     ("assign_group", ([1, 2], "s", [0.5, 0.5])), ("assign_group", (1, None, [0.5, 0.5])), ("t_test", ([1.0, 2.0], NAN)), ("t_test", ([1.0, 2.0], "a")),
     ("t_test", (np.ones((2, 5)), [1.0, 2.0, 3.0])), ("z_test", (np.ones((3, 5)), [1.0, 2.0])), ("welch_t_test", (np.ones((3, 5)), np.ones((2, 5)))),
     ("pooled_t_test", (np.ones((3, 5)), np.ones((2, 5)))), ("ratio_metric", (np.ones((2, 5)), np.ones((3, 5)))), ("proportion_z_test", ([1, 2], 10)),
+    ("sample_size", ("0.1", 1.0)), ("sample_size", (None, 1.0)), ("sample_size", (np.array([0.1, 0.2]), 1.0)), ("detectable_effect", ("10", 10, 1.0)),
+    ("assign_group", (1, "s", {"A": 0.5, "B": 0.5})), ("assign_group", (1, "s", [50, 50])),
     ("t_test", ([1.0, 2.0], 0.0, "two-sided", "0.05")), ("t_test", ([1.0, 2.0], 0.0, "two-sided", np.array([0.05, 0.1]))),
     ("t_test", ([1.0, 2.0], 0.0, ["greater"])), ("t_test", (np.ma.array([1.0, 2, 3, 99], mask=[0, 0, 0, 1]),)),
 ])
@@ -236,6 +238,15 @@ def test_which_method_is_used_and_the_sign_of_z(nb):
     assert found.z == pytest.approx(50 / math.sqrt(10 * 10 * 21 / 12)), "without the continuity correction"
 
 
+def test_exact_ranks_cost_the_same_either_way_round(nb, monkeypatch):
+    x, y = np.round(normal(40, mean=0.4), 1), np.round(normal(5, seed=3), 1)
+    law, asked = nb["rank_sum_law"], []
+    monkeypatch.setitem(nb["exact_tails"].__globals__, "rank_sum_law", lambda ranks, n1: asked.append(n1) or law(ranks, n1))
+    for side, other in (("two-sided", "two-sided"), ("less", "greater"), ("greater", "less")):
+        assert nb["mann_whitney_u"](x, y, side, "exact").p_value == pytest.approx(float(nb["mann_whitney_u"](y, x, other, "exact").p_value), abs=1e-12)
+    assert set(asked) == {5}
+
+
 def test_equal_values(nb):
     found = nb["mann_whitney_u"](np.ones(3), np.ones(4))
     assert found.z.isnan() and found.p_value == 1 and found.U1 == found.U2 == 6
@@ -263,6 +274,7 @@ def test_sample_size_is_that_of_statsmodels(nb, delta, sigma, alpha, power, rati
 
 
 def test_planning_defaults(nb):
+    assert nb["sample_size"](torch.tensor(1.0), np.float32(1.0), torch.tensor(0.05)) == (16, 16)
     assert nb["sample_size"](1.0, 1.0) == (16, 16)                        # 2 (1.96 + 0.84)² = 15.7
     assert nb["detectable_effect"](100, 100, 2.0) == pytest.approx(2 * (1.959964 + 0.841621) * math.sqrt(0.02), rel=1e-6)
 
@@ -291,7 +303,8 @@ def test_bootstrap(nb):
     ((torch.ones(5), lambda x: x.mean(-1)), {}), (((), lambda: 0), {}), ((([1.0, NAN],), lambda x: x.mean(-1)), {}),
     ((([[1.0, 2.0]],), lambda x: x.mean(-1)), {}), ((([1.0, 2.0],), lambda x: x.mean()), {}), ((([1.0, 2.0],), lambda x: x.mean(-1)), {"method": "bca"}),
     ((([1.0, 2.0],), lambda x: x.mean(-1)), {"alpha": 1.0}), ((([1.0, 2.0],), lambda x: x.mean(-1)), {"n_resamples": 1}),
-    ((([1.0, 2.0],), lambda x: x.mean(-1)), {"n_resamples": 10.5})])
+    ((([1.0, 2.0],), lambda x: x.mean(-1)), {"n_resamples": 10.5}), ((([1.0, 2.0],), lambda x: x.mean(-1)), {"generator": 3}),
+    ((([1.0, 2.0],), lambda x: x.mean(-1)), {"generator": np.random.default_rng(3)})])
 def test_bootstrap_refuses(nb, arguments, options):
     with pytest.raises(ValueError) as refused:
         nb["bootstrap_interval"](*arguments, **options)
@@ -339,7 +352,7 @@ def test_no_argument_is_changed(nb):
 
 # Wrong variants of each formula: where, what it becomes, and the equation whose check must notice.
 MUTANTS = [
-    ("return activity, without, without + 1.0, chose", "return activity, without, without + 1.1, chose", "51.1"),
+    ("return activity, without, without + 1.0, chose", "return activity, without, without + 1.3, chose", "51.1"),
     ("chose = rng.random(n) < special.expit(choice * activity)", "chose = rng.random(n) < special.expit(-choice * activity)", "51.1"),
     ('int.from_bytes(digest[:8], "big")', 'int.from_bytes(digest[:8], "little")', "51.2"),
     ('f"{salt}:{user_id}".encode()).digest()', 'f"{user_id}:{salt}".encode()).digest()', "51.2"),
@@ -373,7 +386,7 @@ MUTANTS = [
     ("error = ((residual**2).sum(-1) / (n - 1) / n).sqrt() / (total / n)", "error = ((residual**2).sum(-1) / (n - 1) / n).sqrt()", "51.13"),
     ("residual = a - ratio.unsqueeze(-1) * b", "residual = a + ratio.unsqueeze(-1) * b", "51.14"),
     ('check("51.14", "the residuals sum to 0", (a - r * b)', 'check("51.14", "the residuals sum to 0", (a - 1.01 * r * b)', "51.14"),
-    ("rho = 1 / (1 + total)", "rho = 1 / (2 + total)", "51.15"),
+    ("rho = 1 / (1 + tau)", "rho = 1 / (2 + tau)", "51.15"),
     ("return 1 + (b - 1) * rho", "return 1 + b * rho", "51.15"),
     ("wrong = 2 * stats.norm.sf(1.96 / math.sqrt(factor))", "wrong = 2 * stats.norm.sf(1.96)", "51.15"),
     ("U1 = n1 * n2 + n1 * (n1 + 1) / 2 - rank_sum", "U1 = rank_sum - n1 * (n1 + 1) / 2", "51.16"),
@@ -392,11 +405,18 @@ MUTANTS = [
     ("law(special.stdtrit, df, tail) * error", "law(special.stdtrit, df, tail - 0.02) * error", "51.21"),
     ("level_overlap = 2 * stats.norm.cdf(-math.sqrt(2)", "level_overlap = 2 * stats.norm.cdf(-math.sqrt(3)", "51.22"),
     ("2 * reduced(*samples) - q.flip(0)", "2 * reduced(*samples) - q", "51.23"),
-    ("torch.tensor([alpha / 2, 1 - alpha / 2], dtype", "torch.tensor([alpha, 1 - alpha], dtype", "51.23"),
+    ("star.new_tensor([alpha / 2, 1 - alpha / 2])", "star.new_tensor([alpha, 1 - alpha])", "51.23"),
     ("torch.randint(len(x), (n_resamples, len(x))", "torch.randint(len(x), (n_resamples, 2 * len(x))", "51.23"),
     ("law(special.stdtr, df, against) * (2 if side == 0 else 1)", "law(special.stdtr, df, against / 1.1) * (2 if side == 0 else 1)", "51.24"),
     ("(nulls * alpha + (1 - nulls) * power)", "(nulls * alpha + nulls * power)", "51.25"),
     ("return nulls * alpha / (nulls", "return nulls * power / (nulls", "51.25"),
+    ("expected = false_share(nulls, at)", "expected = false_share(nulls)", "51.25"),
+    ("q, law = stats.norm.ppf(1 - alpha / 2), stats.norm", "q, law = stats.norm.ppf(0.975), stats.norm", "51.26"),
+    ("return planned(alpha, power, alternative) * float", "return planned(alpha, power, 'two-sided') * float", "51.28"),
+    ("return conclude(x.mean(-1), (variance(x) / n).sqrt(), df, mean0, alternative, alpha)",
+     "return conclude(x.mean(-1), (variance(x) / n).sqrt(), df, mean0, alternative, 0.05)", "51.9"),
+    ("infinite, 0.0, alternative, alpha, pooled)", "infinite, 0.0, alternative, 0.05, pooled)", "51.12"),
+    ("total.sqrt(), df, 0.0, alternative, alpha)", "total.sqrt(), df, 0.0, alternative, 0.05)", "51.10"),
     ("return low + high, low / (low + high),", "return low + high, high / (low + high),", "51.26"),
     ("shift * (high - low)", "shift * (high + low)", "51.26"),
     ("by_normal = stats.norm.cdf(effects / math.sqrt(2 / n_each)", "by_normal = stats.norm.cdf(effects / math.sqrt(1 / n_each)", "51.27"),
@@ -404,9 +424,10 @@ MUTANTS = [
     ("n1 = math.ceil((1 + 1 / ratio) *", "n1 = math.ceil((1 + ratio) *", "51.29"),
     ("tail = alpha / 2 if sides(alternative) == 0 else alpha", "tail = alpha / 2", "51.29"),
     ("return n1, math.ceil(ratio * n1)", "return n1, math.floor(ratio * n1)", "51.29"),
-    ("(total - 2 * n) * abs(effect) * wrong", "(total - n) * abs(effect) * wrong", "51.30"),
+    ("(coming - 2 * n) * abs(effect) * wrong", "(coming - n) * abs(effect) * wrong", "51.30"),
+    ("wrong = stats.norm.cdf(-abs(effect) / sigma *", "wrong = stats.norm.cdf(-abs(effect) * sigma *", "51.30"),
+    ("wrong = stats.norm.cdf(-abs(effect) / sigma *", "wrong = stats.norm.cdf(-effect / sigma *", "51.30"),
     ("wrong = stats.norm.cdf(-abs(effect) / sigma * np.sqrt(n / 2))", "wrong = stats.norm.cdf(-abs(effect) / sigma * np.sqrt(n))", "51.30"),
-    ("need = {name: sample_size(0.03, cv)[0]", "need = {name: sample_size(0.03, cv**2)[0]", "51.31"),
     ("orders = rng.binomial(days, 0.02)", "orders = rng.binomial(days, 0.03)", "51.31"),
 ]
 

@@ -181,6 +181,38 @@ def test_cuped_does_not_depend_on_units(nb):
     assert torch.allclose(nb["cuped"](y, x * d(1e6, 1e-6) + d(5.0, 1e-3)).adjusted, plain, atol=1e-6)
 
 
+def test_a_share_beside_a_time_in_nanoseconds(nb):
+    """Each column is compared with its own size, not with the largest of all; a constant one is refused as before."""
+    time, share = 1.7e18 * (1 + 1e-3 * torch.randn(200, dtype=torch.float64)), torch.rand(200, dtype=torch.float64)
+    y = share + 0.1 * torch.randn(200, dtype=torch.float64)
+    by_numpy = np.linalg.lstsq(np.stack([np.ones(200), (time - time.mean()) / time.std(), share], 1), y.numpy(), rcond=None)[0][2]
+    assert float(nb["cuped"](y, torch.stack([time, share], 1)).theta[1]) == pytest.approx(by_numpy, rel=1e-6)
+    with pytest.raises(ValueError, match="constant"):
+        nb["cuped"](y, torch.stack([time, torch.full_like(share, 0.3)], 1))
+
+
+def test_own_slopes_are_lins_regression(nb):
+    """y on 1, w, x and w times (x - mean x): the coefficient of w."""
+    y, x, w = nb["slopes_apart"](300, 0.3, 5)
+    adjusted = nb["own_slopes"](y, x, w)
+    full = np.linalg.lstsq(np.stack([np.ones(300), w, x - x.mean(), w * (x - x.mean())], 1), y.numpy(), rcond=None)[0]
+    assert float(nb["difference_of"](adjusted, w)[0]) == pytest.approx(full[1], abs=1e-10)
+
+
+def test_the_tenure_fit_finds_an_exact_curve(nb):
+    stays, fades, h = nb["fit_tenure"]((0.03 + 0.07 * np.exp(-np.arange(60) / np.geomspace(1, 60, 90)[40]))[None])
+    assert (float(stays[0]), float(fades[0]), float(h[0])) == pytest.approx((0.03, 0.07, np.geomspace(1, 60, 90)[40]))
+
+
+@pytest.mark.parametrize("call, word", [
+    (lambda nb: nb["holm"]([0.1, NAN]), "p-values must be finite and not empty: drop NaN"),
+    (lambda nb: nb["holm"]([[0.1], [0.1, 0.2]]), "rows of one length"),
+    (lambda nb: nb["group_sequential_bounds"](3, torch.tensor(0.05)), "one Python number")])
+def test_messages_name_the_cause(nb, call, word):
+    with pytest.raises(ValueError, match=word):
+        call(nb)
+
+
 @pytest.mark.parametrize("y, x, word", [
     ([1.0, 2, 3, 4], [1.0, 1, 1, 1], "constant"), ([1.0, 2, 3, 4, 5], [[1.0, 2], [2, 4], [3, 6], [1, 2], [0, 0]], "follows from the others"),
     ([1.0, 2, 4], [1.0, 3, 2], "too few"), (d(1.0, 2, 4, 5), torch.randn(4, 2), "too few"), ([1.0, 2, 3, 4], ["a", "b", "c", "d"], "x needs numbers"),
@@ -210,8 +242,8 @@ WRONG = [
     ("steps = normal(n, n_looks, seed=seed) + drift / math.sqrt(n_looks)", "steps = normal(n, n_looks, seed=seed) + drift / n_looks", "52.1"),
     ("density = normal_density(onward[:, None] - nodes - step) @ mass", "density = normal_density(onward[:, None] - nodes + step) @ mass", "52.2"),
     ("half = torch.minimum(bounds.cpu() * k.sqrt(), reach)", "half = torch.minimum(bounds.cpu() * k, reach)", "52.2"),
-    ("return 1 + (stats.norm.pdf(b - mu) - stats.norm.pdf(b + mu)) / (mu * found)",
-     "return 1 + (stats.norm.pdf(b - mu) + stats.norm.pdf(b + mu)) / (mu * found)", "52.3"),
+    ("return 1 + (stats.norm.pdf(b - mu) - stats.norm.pdf(b + mu)) / (mu *", "return 1 + (stats.norm.pdf(b - mu) + stats.norm.pdf(b + mu)) / (mu *", "52.3"),
+    ("return float(stats.norm.sf(b - mu) + stats.norm.cdf(-b - mu))", "return float(stats.norm.sf(b - mu) - stats.norm.cdf(-b - mu))", "52.3"),
     ("torch.ones_like(k) if kind == \"pocock\" else (n_looks / k).sqrt()", "torch.ones_like(k) if kind == \"pocock\" else n_looks / k", "52.4"),
     ("spent = 2 * two_sided(stats.norm.isf(probability(alpha) / 4)", "spent = two_sided(stats.norm.isf(probability(alpha) / 2)", "52.5"),
     ("tau**2 * d**2 / (2 * s2 * (s2 + tau**2))", "tau**2 * d**2 / (s2 * (s2 + tau**2))", "52.6"),

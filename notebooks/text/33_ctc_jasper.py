@@ -764,9 +764,21 @@ def checked_ctc(log_probs, targets, input_lengths, target_lengths, blank):
     inside = valid_frames(frames, log_probs.shape[0]).T                        # (T, B)
     if not bool((log_probs.detach().amax(2)[inside] <= 1e-3).all()):           # so is NaN
         raise ValueError("these are no log-probabilities (above 0, or NaN): take .log_softmax(2)")
+    check_axis(log_probs.detach(), inside)
     return log_probs, targets.long(), frames.long(), letters.long()
 
 # %%
+def check_axis(log_p, inside=...):
+    """ValueError if the softmax was taken over another axis than the last, that of the symbols."""
+    log_p = log_p.double()
+    last = log_p.ndim - 1
+    if bool((log_p.logsumexp(last)[inside].abs() > 0.02).any()):
+        for axis in range(last):
+            if bool((log_p.logsumexp(axis).abs() < 1e-3).all()):
+                raise ValueError(f"these sum to 1 along axis {axis}, not over the symbols: "
+                                 f"take .log_softmax({last})")
+
+
 def valid_frames(lengths, T):
     """(B, T) bool: which places lie within the lengths (B,)."""
     return torch.arange(T, device=lengths.device) < lengths[:, None]
@@ -995,6 +1007,7 @@ def checked_frames(log_probs, blank):
         raise ValueError(f"need log-probabilities (T, V) without NaN, got shape {log_p.shape}")
     if (log_p > 1e-3).any():
         raise ValueError("these are no log-probabilities (above 0): take .log_softmax(1)")
+    check_axis(torch.tensor(log_p))
     if not isinstance(blank, (int, np.integer)) or not 0 <= blank < log_p.shape[1]:
         raise ValueError(f"blank must be a symbol from 0 to {log_p.shape[1] - 1}, got {blank!r}")
     return log_p

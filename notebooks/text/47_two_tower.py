@@ -85,7 +85,7 @@
 # </details>
 #
 # <!-- navigation -->
-# previous: [46 Neural collaborative filtering](46_neural_cf.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [51 A/B testing](51_ab_testing.ipynb)
+# previous: [46 Neural collaborative filtering](46_neural_cf.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [48 A recommender as a whole](48_recsys_pipeline.ipynb)
 # <!-- /navigation -->
 
 # %% tags=["hide-input"]
@@ -2943,5 +2943,5 @@ break_it()
 # - K. Khrylchenko et al., [Correcting the LogQ correction](https://arxiv.org/abs/2507.09331), 2025.
 #
 # <!-- navigation -->
-# previous: [46 Neural collaborative filtering](46_neural_cf.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [51 A/B testing](51_ab_testing.ipynb)
+# previous: [46 Neural collaborative filtering](46_neural_cf.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [48 A recommender as a whole](48_recsys_pipeline.ipynb)
 # <!-- /navigation -->
