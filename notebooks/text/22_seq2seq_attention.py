@@ -56,6 +56,7 @@
 # </details>
 #
 # <!-- navigation -->
+# previous: [21 Sequence labelling](21_sequence_labelling.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [31 Sound features](31_sound_features.ipynb)
 # <!-- /navigation -->
 
 # %% tags=["hide-input"]
@@ -102,8 +103,8 @@ HELD_OUT = 400      # of them, never seen in training
 STEPS = 400         # training steps of 64 pairs
 HIDDEN = 64         # width of encoder and decoder
 DATES = 2_000       # different days, each in 15 formats
-DATE_STEPS = 160    # training steps on dates
-CONV_STEPS = 120    # training steps of the three encoders of section 8
+DATE_STEPS = 150    # training steps on dates
+CONV_STEPS = 90    # training steps of the three encoders of section 8
 REPEATS = 5         # repetitions of each timing
 
 # %% [markdown]
@@ -123,7 +124,7 @@ scheme(
         "x": (0, 0, "source\n$g\\ 2\\ 3\\ 4\\ 1$", "round"),
         "enc": (0, 1, "encoder:\nGRU both ways"),
         "h": (0, 2, "$h_1 \\dots h_S$", "round"),
-        "att": (1.5, 2, "attention\n$c_t=\\sum_j\\alpha_{tj}h_j$", "bold"),
+        "att": (1.5, 2, "attention\n$c_t=\\Sigma_j\\,\\alpha_{tj}h_j$", "bold"),
         "s": (3, 2, "decoder state\n$s_t$"),
         "p": (4.4, 2, "$p(y_t\\mid y_{<t},x)$", "round"),
         "gold": (3, 0.6, "training:\ntrue word $y_{t-1}$\n(teacher forcing)", "hidden"),
@@ -1062,8 +1063,10 @@ claim(
 # model
 # with attention also has more weights. That more width alone would not close the gap is not tested here.)
 #
-# **The gradient.** How does training know where to look? From (22.2), with $\partial\alpha_m/\partial
-# e_j=\alpha_m([m=j]-\alpha_j)$,
+# **The gradient.** How does training know where to look? Write $\alpha_m=\exp(e_m)/Z$, $Z=\sum_n\exp e_n$.
+# The score $e_j$ is in the numerator if $m=j$, and always in $Z$, with $\partial Z/\partial e_j=\exp e_j$; so
+# $\partial\alpha_m/\partial e_j=\alpha_m([m=j]-\alpha_j)$. Put this into $c=\sum_m\alpha_mh_m$: the term
+# $m=j$ gives $\alpha_jh_j$, the rest $-\alpha_j\sum_m\alpha_mh_m=-\alpha_jc$. Together
 #
 # $$\frac{\partial c}{\partial e_j}=\alpha_j\,(h_j-c). \tag{22.6}$$
 #
@@ -1251,7 +1254,8 @@ exercise(
 # $$\mathrm{score}(y)=\frac{\log p(y\mid x)}{\lvert y\rvert^{\gamma}}. \tag{22.8}$$
 #
 # Each word adds a negative number to $\log p$, so with $\gamma=0$ short strings have an advantage (**length
-# bias**);
+# bias**): three words with probability .7 each have $\log p=-1.07$, six with .8 each $-1.34$; per word the
+# second is the better one ($-.22$ against $-.36$), in total the first;
 # $\gamma=1$ compares means per word. If the beam is as wide as there are strings, nothing is ever dropped, and
 # beam search **is** exhaustive search: that is the check.
 
@@ -1281,6 +1285,27 @@ for gamma in (0.0, 1.0, 2.0):
 # %%
 (one,) = tiny.beam_search(tiny_source[0], 1, 4)
 claim("a beam of one is greedy decoding", one[0], tiny.greedy(tiny_source, 4)[0])
+
+# %% [markdown]
+# **Predict.** Take the most probable string of each length of this little model. At $\gamma=0$, which line is
+# on top? Can a longer string overtake a shorter one as $\gamma$ grows, and can it fall behind again?
+
+# %% tags=["hide-input"]
+best = {}
+for y, lp in exhaustive(0.0):
+    best.setdefault(len(y), lp)
+exponents = np.linspace(0, 2, 60)
+fig, ax = plt.subplots(figsize=(5.4, 2.8))
+for n, lp in sorted(best.items()):
+    ax.plot(exponents, lp / n**exponents, label=f"best of {n}")
+ax.set(xlabel="exponent $\\gamma$", ylabel="$\\log p\\,/\\,n^{\\gamma}$")
+ax.legend(fontsize=8)
+plt.show()
+
+# %% [markdown]
+# $\log p<0$ and $n^\gamma$ grows with $\gamma$ for $n\ge2$: each of these lines rises towards 0, the longer the
+# string the faster; the line of length 1 is flat. Two lines cross at most once, at
+# $\gamma=\log(\log p_1/\log p_2)/\log(n_1/n_2)$, so what has been overtaken stays behind.
 
 # %% tags=["hide-input"]
 def draw_beam(beam, gamma, number="205040", case="i", model="one vector"):
@@ -1411,12 +1436,8 @@ class GLUBlock(nn.Module):
 
     def __init__(self, channels_in, channels_out, kernel, dilation=1, causal=True):
         super().__init__()
-        for n, name in (
-            (channels_in, "channels_in"),
-            (channels_out, "channels_out"),
-            (kernel, "kernel"),
-            (dilation, "dilation"),
-        ):
+        names = "channels_in", "channels_out", "kernel", "dilation"
+        for n, name in zip((channels_in, channels_out, kernel, dilation), names):
             whole(n, name)
         padding = (kernel - 1) * dilation  # eq. (22.11)
         self.padding = (padding, 0) if causal else (padding // 2, padding - padding // 2)
@@ -1507,6 +1528,7 @@ plt.show()
 #
 # $$R=1+\sum_{l=1}^{L}(k_l-1)\,d_l\prod_{m<l}r_m. \tag{22.12}$$
 #
+# A stride counts for the layers above it only: kernels $3,3$ and strides $2,1$ give $1+2+2\cdot2=7$.
 # Six layers with $k=5$, no dilation, stride 1: $1+6\cdot4=25$. Doubling dilations $1,2,4,\dots,32$:
 # $1+4\cdot63=253$.
 
@@ -1618,15 +1640,8 @@ exercise(
     layers_needed,
     [
         ((n, k, b), _layers(n, k, b))
-        for n, k, b in (
-            (25, 5, 1),
-            (26, 5, 1),
-            (253, 5, 2),
-            (1, 3, 2),
-            (100, 2, 3),
-            (31, 3, 1),
-            (32, 2, 2),
-        )
+        for n, k, b in ((25, 5, 1), (26, 5, 1), (253, 5, 2), (1, 3, 2),
+                        (100, 2, 3), (31, 3, 1), (32, 2, 2))
     ],
     mistakes={
         "you used 1 + Σ k d: it is k − 1": lambda n, k, b: _layers(n, k, b, width=lambda k: k),
@@ -1765,7 +1780,28 @@ claim("one digit more than in training: less than a tenth right",
       far_right, below=0.1, trivial=right_share(said))
 
 # %% [markdown]
-# Part of this failure is trivial: words such as «миллион» are not in the vocabulary of six digits.
+# Part of this failure is trivial: words such as «миллион» are not in the vocabulary of six digits. The full
+# run separates the two: it trains on at most nine digits, where all words up to «миллиард» exist, and is asked
+# for ten to twelve. **Predict** before you look whether the failure stays.
+#
+# | full run: exact match in per cent (held out; ± standard error) | attention | one vector |
+# |---|---|---|
+# | all, 10,000 numbers in 6 forms | <!--full:22.attention all-->–<!--/full--> | <!--full:22.one vector all-->–<!--/full--> |
+# | 3 digits | <!--full:22.attention 3 digits-->–<!--/full--> | <!--full:22.one vector 3 digits-->–<!--/full--> |
+# | 6 digits | <!--full:22.attention 6 digits-->–<!--/full--> | <!--full:22.one vector 6 digits-->–<!--/full--> |
+# | 9 digits | <!--full:22.attention 9 digits-->–<!--/full--> | <!--full:22.one vector 9 digits-->–<!--/full--> |
+# | nominative | <!--full:22.attention case n-->–<!--/full--> | <!--full:22.one vector case n-->–<!--/full--> |
+# | genitive | <!--full:22.attention case g-->–<!--/full--> | <!--full:22.one vector case g-->–<!--/full--> |
+# | dative | <!--full:22.attention case d-->–<!--/full--> | <!--full:22.one vector case d-->–<!--/full--> |
+# | instrumental | <!--full:22.attention case i-->–<!--/full--> | <!--full:22.one vector case i-->–<!--/full--> |
+# | prepositional | <!--full:22.attention case p-->–<!--/full--> | <!--full:22.one vector case p-->–<!--/full--> |
+# | English | <!--full:22.attention case e-->–<!--/full--> | <!--full:22.one vector case e-->–<!--/full--> |
+# | 10 digits, never seen | <!--full:22.10 digits-->–<!--/full--> | not asked |
+# | 11 digits, never seen | <!--full:22.11 digits-->–<!--/full--> | not asked |
+# | 12 digits, never seen | <!--full:22.12 digits-->–<!--/full--> | not asked |
+#
+# A dash is a run that has not been made yet. Hardware and seconds:
+# <!--full:22.hardware-->–<!--/full-->, <!--full:22.seconds-->–<!--/full-->.
 #
 # ## Where the notes slip
 #
@@ -1890,7 +1926,7 @@ break_it()
 # $U\in\mathbb R^{d_a\times d_k}$, $v\in\mathbb R^{d_a}$. Веса внимания получаются с помощью функции softmax
 # по позициям входной последовательности:
 # $\alpha_{tj}=\exp e_{tj}/\sum_{m=1}^S\exp e_{tm}$, $\alpha_{tj}>0$, $\sum_j\alpha_{tj}=1$; для
-# позиций-заполнителей $e_{tj}=-\infty$. Вектор контекста:
+# позиций дополнения (паддинга) $e_{tj}=-\infty$. Вектор контекста:
 # $c_t=\sum_j\alpha_{tj}h_j$; он входит в следующее состояние $s_t=f(s_{t-1},y_{t-1},c_t)$ и в распределение
 # $p(y_t\mid y_{<t},x)$. Число параметров: $d_ad_q$ в $W$, $d_ad_k$ в $U$ и $d_a$ в $v$, всего
 # $d_a(d_q+d_k+1)$; сдвигов нет, от длин
@@ -1921,7 +1957,8 @@ break_it()
 # stride $r_m$ in layer $m$, neighbouring outputs of
 # layer $l-1$ are $r_1\cdots r_{l-1}$ input positions apart (the stride of a layer counts for the layers
 # *above* it). Hence
-# $R=1+\sum_{l=1}^L(k_l-1)d_l\prod_{m<l}r_m$. Example: dilations $1,2,4,8,16,32$ and $k=5$: $1+4\cdot63=253$.
+# $R=1+\sum_{l=1}^L(k_l-1)d_l\prod_{m<l}r_m$ for $L$ layers from the input up.
+# Example: dilations $1,2,4,8,16,32$ and $k=5$: $1+4\cdot63=253$.
 #
 # **Ответ по-русски.** Один выход слоя зависит от $k$ соседних выходов предыдущего слоя; расстояние между
 # крайними равно $k-1$. Расстояния складываются:
@@ -1929,7 +1966,8 @@ break_it()
 # крайние позиции отстоят на $(k_l-1)d_l$. Если
 # шаг слоя $m$ равен $r_m$, то соседние выходы слоя $l-1$ отстоят друг от друга на $r_1\cdots r_{l-1}$ входных
 # позиций (шаг слоя влияет только на слои *выше* него).
-# Итак, $R=1+\sum_{l=1}^L(k_l-1)d_l\prod_{m<l}r_m$. Пример: коэффициенты $1,2,4,8,16,32$ и $k=5$ дают
+# Итак, $R=1+\sum_{l=1}^L(k_l-1)d_l\prod_{m<l}r_m$, где $L$ — число слоёв (слои нумеруются от входа).
+# Пример: коэффициенты $1,2,4,8,16,32$ и $k=5$ дают
 # $1+4\cdot63=253$.
 #
 # **Typical mistake.** $1+\sum k_ld_l$ (31), or a product of kernels; the stride of the layer itself counted.
@@ -1960,4 +1998,5 @@ break_it()
 #   ICML.
 #
 # <!-- navigation -->
+# previous: [21 Sequence labelling](21_sequence_labelling.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [31 Sound features](31_sound_features.ipynb)
 # <!-- /navigation -->
