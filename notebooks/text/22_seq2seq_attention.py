@@ -299,9 +299,7 @@ _cases = [
 ]
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-exercise(
-    "22.A",
-    attend,
+exercise("22.A", attend,
     [(a, _attend(*a)) for a in _cases],
     atol=1e-5,
     mistakes={
@@ -501,9 +499,7 @@ def _count(n_x, n_y, d, H, att=0, keys=2, out=1):
     return (n_x + n_y) * d + H * (H + keys * H + 1) + att * (2 * H + 1) + n_y * (H + keys * H + out)
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-exercise(
-    "22.B",
-    count_model,
+exercise("22.B", count_model,
     [((s), _count(*s)) for s in ((10, 20, 4, 8), (7, 9, 5, 3), (100, 120, 32, 64))],
     mistakes={
         "you counted biases in the attention: its three layers have none": lambda *s: _count(
@@ -965,9 +961,7 @@ def _bigram(ids, start, P, end, flip=False, first=True, last=True):
 _P, _start, _end = np.array([[0.1, 0.6], [0.3, 0.2]]), np.array([0.7, 0.3]), np.array([0.3, 0.5])
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-exercise(
-    "22.C",
-    bigram_log_prob,
+exercise("22.C", bigram_log_prob,
     [
         ((y, _start, _P, _end), _bigram(y, _start, _P, _end))
         for y in ([0, 1, 1], [1], [1, 1, 0, 0, 1, 0])
@@ -1203,9 +1197,7 @@ def _best(hypotheses, gamma, score=lambda n, lp, g: lp / n**g):
     return int(np.argmax([score(n, lp, gamma) for n, lp in hypotheses]))
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-exercise(
-    "22.D",
-    best_hypothesis,
+exercise("22.D", best_hypothesis,
     [
         ((h_, g_), _best(h_, g_))
         for h_, g_ in (
@@ -1303,8 +1295,8 @@ ax.legend(fontsize=8)
 plt.show()
 
 # %% [markdown]
-# $\log p<0$ and $n^\gamma$ grows with $\gamma$ for $n\ge2$: each of these lines rises towards 0, the longer the
-# string the faster; the line of length 1 is flat. Two lines cross at most once, at
+# With each unit of $\gamma$ the distance of a line from 0 shrinks by the factor $n$: the line of length 1 is
+# flat, a longer string gains on every shorter one. Two lines cross at most once, at
 # $\gamma=\log(\log p_1/\log p_2)/\log(n_1/n_2)$, so what has been overtaken stays behind.
 
 # %% tags=["hide-input"]
@@ -1635,9 +1627,7 @@ def _layers(n, k, b, width=lambda k: k - 1, power=lambda b, i: b**i, first=1):
             return count
 
 # %% tags=["nbval-ignore-output", "hide-input"]
-exercise(
-    "22.F",
-    layers_needed,
+exercise("22.F", layers_needed,
     [
         ((n, k, b), _layers(n, k, b))
         for n, k, b in ((25, 5, 1), (26, 5, 1), (253, 5, 2), (1, 3, 2),
