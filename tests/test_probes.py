@@ -85,6 +85,9 @@ PROBES = [
     Probe("33", "ctc_align", (-grid(6, 3), [1, 2]), without=("bytes",)),                                     # the same
     Probe("33", "ctc_greedy", (grid(6, 2, 3),)),
     Probe("33", "ctc_prefix_beam", (-grid(6, 3), 1), without=("bytes",)),                                    # the same
+    Probe("22", "dot_attention", (grid(2, 3), grid(2, 4, 3, step=5)), loose=5e-3),
+    Probe("22", "context_gradient", (t(0.5, 0.25, 0.25), grid(3, 2)), without=("bytes",), loose=5e-3),       # weights are no bytes
+    Probe("22", "receptive_field", (t(3, 5, 2), t(1, 2, 1), t(2, 1, 3))),
     Probe("21", "LinearChainCRF.log_partition", (grid(2, 4, 3),), made_with=(3,)),
     Probe("21", "LinearChainCRF.log_likelihood", (grid(2, 4, 3), torch.tensor([[0, 1, 2, 1], [2, 2, 0, 1]])), without=("float32", "float16"), made_with=(3,)),  # labels are whole
     Probe("21", "LinearChainCRF.marginals", (grid(2, 4, 3),), made_with=(3,)),
