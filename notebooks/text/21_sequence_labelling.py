@@ -62,7 +62,7 @@
 # </details>
 #
 # <!-- navigation -->
-# previous: [16 Normalizing flows](16_normalizing_flows.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [31 Sound features](31_sound_features.ipynb)
+# previous: [16 Normalizing flows](16_normalizing_flows.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [22 Seq2seq and attention](22_seq2seq_attention.ipynb)
 # <!-- /navigation -->
 
 # %% tags=["hide-input"]
@@ -2830,5 +2830,5 @@ break_it()
 #   except Liu and Lane's.
 #
 # <!-- navigation -->
-# previous: [16 Normalizing flows](16_normalizing_flows.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [31 Sound features](31_sound_features.ipynb)
+# previous: [16 Normalizing flows](16_normalizing_flows.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [22 Seq2seq and attention](22_seq2seq_attention.ipynb)
 # <!-- /navigation -->

@@ -63,7 +63,7 @@
 # </details>
 #
 # <!-- navigation -->
-# previous: [21 Sequence labelling](21_sequence_labelling.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [32 Speech to text](32_asr_las.ipynb)
+# previous: [22 Seq2seq and attention](22_seq2seq_attention.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [32 Speech to text](32_asr_las.ipynb)
 # <!-- /navigation -->
 
 # %% tags=["hide-input"]
@@ -2692,5 +2692,5 @@ break_it()
 # - D. S. Park et al., [SpecAugment](https://arxiv.org/abs/1904.08779), Interspeech 2019.
 #
 # <!-- navigation -->
-# previous: [21 Sequence labelling](21_sequence_labelling.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [32 Speech to text](32_asr_las.ipynb)
+# previous: [22 Seq2seq and attention](22_seq2seq_attention.ipynb) · map: [00 Start here](00_start_here.ipynb) · next: [32 Speech to text](32_asr_las.ipynb)
 # <!-- /navigation -->
