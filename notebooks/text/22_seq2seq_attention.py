@@ -383,6 +383,7 @@ def as_attention(query, keys, mask, like=None):
     """Tensors that fit one another, masked keys 0; else ValueError."""
     how = {} if like is None else {"dtype": like.dtype, "device": like.device}
     query, keys = torch.as_tensor(query, **how), torch.as_tensor(keys, **how)
+    query, keys = (x if x.is_floating_point() else x.double() for x in (query, keys))
     if (
         query.ndim != 2
         or keys.ndim != 3

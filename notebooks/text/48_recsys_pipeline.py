@@ -131,6 +131,8 @@ FRESH = 14.0                    # days in which the bonus of a new track falls t
 WEIGHTS = {"iALS": 4, "static": 4}      # turns of a source when lists are merged; others: 1
 POOL = 50                       # tracks that re-ranking looks at
 SHRINK = 5.0                    # plays that a track must have before its own mean counts half
+
+# %% tags=["hide-input"]
 BETA = 0.2                      # strength of freshness in the score
 GAMMA = 0.1                     # strength of the usual length
 faiss.omp_set_num_threads(1)
@@ -434,8 +436,7 @@ def propose(s, u, n, extra=None, only=None):
     allowed = s.released & (s.C[u] == 0)
     ranked = {name: best(x, allowed, n) for name, x in source_scores(s, u).items()
               if only is None or name in only}
-    for name, ids in (extra or {}).items():
-        ranked[name] = ids[allowed[ids]][:n]
+    ranked |= {name: ids[allowed[ids]][:n] for name, ids in (extra or {}).items()}
     return merge(ranked, n, WEIGHTS)
 
 # %% tags=["hide-input"]
@@ -1164,8 +1165,7 @@ def training_rows(s, played, n, seen_by=None):
     """X, y: candidates of s for the listeners of `played`, features from seen_by (default: s)."""
     X, y = [np.zeros((0, len(FEATURES)))], []
     for u, items in played.items():
-        ids = union(propose(s, u, n))
-        X.append(features(seen_by or s, u, ids))
+        X.append(features(seen_by or s, u, ids := union(propose(s, u, n))))
         y += [i in items for i in ids.tolist()]
     return np.concatenate(X), np.array(y, dtype=bool)
 
@@ -1773,8 +1773,7 @@ def clean(ids, m):
 # %%
 def serve(service, u, k):
     """The list of row u: candidates, then P(click), then the rules of the page."""
-    s, ranker, bait = service.parts
-    extra = outside(service, u)                                 # waits; what follows computes
+    (s, ranker, bait), extra = service.parts, outside(service, u)      # waits; the rest computes
     with service.turn:
         ids = union(propose(s, u, service.n_candidates, extra, service.only))
         p = ranker(features(s, u, ids))
@@ -2776,6 +2775,8 @@ stored = copy(service)
 stored.only = [name for name in names if name != "iALS"]
 bare = {u: set(union(gather(stored, u))) for u in list(own_lists)[:100]}
 stored.static = own_lists
+
+# %%
 whole_sets, from_store = ({u: set(union(gather(x, u))) for u in bare} for x in (service, stored))
 claim("stored lists in the place of iALS: the same candidates for 95 of 100 listeners or more",
       np.mean([from_store[u] == whole_sets[u] for u in bare]), above=0.94,
