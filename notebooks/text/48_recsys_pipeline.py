@@ -2241,7 +2241,7 @@ c = float(for_all[has_past].mean())
 n_needed = shows_needed(c, w2)
 
 # %%
-def error_after(shows, draws=200_000):
+def error_after(shows, c=c, rng=rng, draws=200_000):
     """Mean squared error of the share of plays in that many shows, simulated."""
     return float(np.mean((rng.binomial(shows, c, draws) / shows - c) ** 2))
 
@@ -2250,6 +2250,8 @@ counts = [math.ceil(x * n_needed) for x in (0.1, 0.3, 0.8, 1.2, 10)]
 errors = [error_after(shows) for shows in counts]
 check("48.8", "200,000 simulated slots: after n shows the error is n_needed / n times content's",
       errors, [w2 * n_needed / shows for shows in counts], rtol=0.05)
+check("48.8", "the same for a chance of 0.3 and 50 shows, where 1 - c counts",
+      error_after(50, 0.3, np.random.default_rng(7)), w2 * shows_needed(0.3, w2) / 50, rtol=0.02)
 claim("below that many shows content is better, above it the shows are",
       [error > w2 for error in errors], [shows < n_needed for shows in counts],
       trivial=[False] * 5)
