@@ -558,7 +558,7 @@ display(Markdown(markdown_table(("", "question", "по-русски", "notebook"
 #
 # The first digit of a notebook is its part. Solid boxes exist, dotted ones are planned. To the right stands
 # what needs more; solid arrows stay inside a part, dashed ones cross over. The left column needs nothing
-# else: start at any solid box of it. (32 can be read although 22, which it builds on, is planned.)
+# else: start at any solid box of it.
 
 # %% tags=["hide-input"]
 PARTS = {"0": "Orientation", "1": "Generative models", "2": "Language and dialogue",
@@ -764,7 +764,8 @@ def wanted_packages(root):
 
 def import_name(name):
     """The module that a distribution is imported by: scikit-learn gives sklearn."""
-    known = {"scikit-learn": "sklearn", "scikit-image": "skimage", "pot": "ot"}
+    known = {"scikit-learn": "sklearn", "scikit-image": "skimage", "pot": "ot",
+             "pytorch-crf": "torchcrf", "python-crfsuite": "pycrfsuite", "faiss-cpu": "faiss"}
     return known.get(name.lower(), name.lower().replace("-", "_"))
 
 

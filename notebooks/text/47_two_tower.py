@@ -2180,7 +2180,7 @@ if DATA == "plays":
           true_share["hardest of 4K random"],
           below=0.33, trivial=true_share["hardest of all"])
 
-# %%
+# %% tags=["nbval-ignore-output"]
 if DATA == "plays":
     nets = {name: train(id_towers(N_SEEDS), sampled(bpr_loss, seen | favourite, **options), pairs,
                         chosen[name]) for name, options in (
