@@ -2241,13 +2241,13 @@ c = float(for_all[has_past].mean())
 n_needed = shows_needed(c, w2)
 
 # %%
-def error_after(shows, c=c, rng=rng, draws=200_000):
+def error_after(shows, c, rng, draws=200_000):
     """Mean squared error of the share of plays in that many shows, simulated."""
     return float(np.mean((rng.binomial(shows, c, draws) / shows - c) ** 2))
 
 
 counts = [math.ceil(x * n_needed) for x in (0.1, 0.3, 0.8, 1.2, 10)]
-errors = [error_after(shows) for shows in counts]
+errors = [error_after(shows, c, rng) for shows in counts]
 check("48.8", "200,000 simulated slots: after n shows the error is n_needed / n times content's",
       errors, [w2 * n_needed / shows for shows in counts], rtol=0.05)
 check("48.8", "the same for a chance of 0.3 and 50 shows, where 1 - c counts",
