@@ -30,7 +30,7 @@
 # **Prerequisites**: expectation, variance, the normal law. How the pages work:
 # [00 start here](00_start_here.ipynb). Continued in 52 (peeking, many tests, CUPED), which is planned.
 #
-# **Reading** 90 min + exercises 60 min · **Time** 60 s on 2 CPU cores · **Memory** 1 GB · **Data** simulated experiments; two real ones (causaldata: NSW, Thornton) · **Exam questions** 77, 78, 79, 81, 82
+# **Reading** 90 min + exercises 60 min · **Time** 35 s on 2 CPU cores · **Memory** 1.7 GB · **Data** simulated experiments; two real ones (causaldata: NSW, Thornton) · **Exam questions** 77, 78, 79, 81, 82
 #
 # **Exam route** question 77 → section 7 (15 min) · question 78 → section 5 (20 min) · question 79 → section 6 (15 min) · question 81 → section 8 (20 min) · question 82 → section 4 (20 min)
 #
